@@ -19,7 +19,7 @@ import psutil
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from benchmarks.hours import history, hours
+from benchmarks.hours import hours
 from tests.service.test_kill_loops import kill_the_gateway
 from tests.store.test_store_machine import StoreMachine
 from tests.support.damage import strain
@@ -168,14 +168,10 @@ def main() -> None:
     long = commands.add_parser("hours", help=about, description=about)
     long.add_argument("--hours", type=float, default=24.0)
     long.add_argument("--minutes", type=float, help="instead of hours")
-    about = "R-20: a hundred thousand ended jobs: how long a start and every list take"
-    commands.add_parser("history", help=about, description=about).add_argument("--jobs", type=int, default=100_000)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if arguments.soak == "hours":
             return hours(Path(folder), 60 * (arguments.minutes or 60 * arguments.hours), say)
-        if arguments.soak == "history":
-            return history(Path(folder), arguments.jobs, say)
         SOAKS[arguments.soak].run(Path(folder), arguments.count, arguments.seed)
 
 

@@ -63,10 +63,18 @@ def private_files(folder: Path, is_ours: Callable[[str], bool] = lambda name: Tr
         owner = os.fstat(descriptor).st_uid
         with os.scandir(descriptor) as entries:
             for entry in entries:
-                if is_ours(entry.name) and entry.is_file(follow_symlinks=False):
+                if is_ours(entry.name) and entry.is_file(follow_symlinks=False) and _is_open(entry):
                     _close(descriptor, entry.name, owner)
     finally:
         os.close(descriptor)
+
+
+def _is_open(entry: os.DirEntry[str]) -> bool:
+    """Whether others may read a file; there may be a hundred thousand of them."""
+    try:
+        return bool(entry.stat(follow_symlinks=False).st_mode & OTHERS)
+    except OSError:  # removed meanwhile
+        return False
 
 
 def _close(directory: int, name: str, owner: int) -> None:

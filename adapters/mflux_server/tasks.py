@@ -29,6 +29,7 @@ from engine.protocol import Generate
 from gateway.errors import JobNotFound, StorageFault
 from gateway.images.codec import encode
 from gateway.jobs.job import Job, State
+from gateway.jobs.plans import LANES
 
 TASKS_MOST = 1000
 LISTED = (State.QUEUED, State.RUNNING, State.SUCCEEDED, State.FAILED)
@@ -41,8 +42,7 @@ async def generate(request: Request) -> Response:
     origin = to_origin(body, request)
     with client_param_names():
         job = await service.submit(await to_request(body, request), origin)
-    stats = await service.stats()
-    others = stats.by_state.get(State.QUEUED, 0) + stats.by_state.get(State.RUNNING, 0) - 1
+    others = sum(service.queue.depth(lane) + service.queue.running(lane) for lane in LANES) - 1
     return json_response(to_submitted(job, others, service.events.forecast(job)))
 
 

@@ -33,13 +33,14 @@ async def list_images(request: Request) -> Response:
     core = core_of(request)
     rows: list[PictureShown] = []
     cursor = None if params.cursor is None else int(params.cursor)
-    stored_jobs = await asyncio.to_thread(core.output.jobs_there)
+    stored_jobs: frozenset[str] | None = None
     while True:
         jobs = await core.service.list_jobs(
             owner=owner_of(request),
             protocol=params.protocol,
             model=params.model,
             words=params.search.split(),
+            has_images=True,
             among=stored_jobs,
             limit=JOBS_AT_ONCE,
             before=cursor,
@@ -57,6 +58,8 @@ async def list_images(request: Request) -> Response:
                 break
         if len(rows) >= params.limit or len(jobs) < JOBS_AT_ONCE:
             break
+        if stored_jobs is None and len(stored) < len(images):  # images were removed: from here on only jobs with files
+            stored_jobs = await asyncio.to_thread(core.output.jobs_there)
     more = len(rows) >= params.limit
     answer: Images = {"images": rows, "next_cursor": str(cursor) if more else None}
     return JSONResponse(answer)

@@ -39,6 +39,8 @@ log = logging.getLogger("gateway.downloads")
 GATEWAY_ORIGIN = Origin(owner=GATEWAY, protocol="gateway", attached=False)
 """The origin of downloads that a job needs: they belong to everybody and count against no owner's share."""
 RETRY_AFTER_S = 60
+READ_AT_ONCE = 500
+"""Plans of waiting jobs that are read in one transaction at the start."""
 
 
 class Downloads:
@@ -90,13 +92,15 @@ class Downloads:
                     self._live.wait(waiting.id, plan)
         drawn: list[tuple[str, Generate]] = []
         if self._auto and self._library.loras.are_on_hub:  # else nobody waits for one: a long queue need not be read
-            jobs = await self._store.waiting(limit=100_000)
-            drawn = [(job.id, job.plan) for job in jobs if isinstance(job.plan, Generate) and job.plan.loras]
+            ids = [job.id for job in self._store.order("engine")]
+            for at in range(0, len(ids), READ_AT_ONCE):
+                plans = await self._store.plans(ids[at : at + READ_AT_ONCE])
+                drawn += [(one.job_id, one.plan) for one in plans if isinstance(one.plan, Generate) and one.plan.loras]
         lacked = await self._missing_loras([plan for _, plan in drawn])
         for (job_id, _), wanted in zip(drawn, lacked, strict=True):
             self._held.hold(job_id, wanted)
             await self._bring_loras(wanted, GATEWAY_ORIGIN.owner)
-        for model in {job.model for job in self._store.order("engine")}:
+        for model in self._store.models("engine"):
             try:
                 spec = self._library.find(model)
             except ModelNotFound:
@@ -235,7 +239,7 @@ class Downloads:
         """Models whose jobs may run now; None means all."""
         if not self._missing:
             return None
-        return frozenset({job.model for job in self._store.order("engine")} - self._missing.keys())
+        return frozenset(self._store.models("engine") - self._missing.keys())
 
     def held_jobs(self) -> frozenset[str]:
         """Jobs, by id, that may not run yet: a LoRA of theirs is on its way."""
@@ -336,9 +340,9 @@ class Downloads:
         for _, plan in self._live:
             if self.share(plan.model, spec.name):
                 raise ModelKept(f"{plan.model} is being downloaded; cancel that first.")
-        for waiting in self._store.order("engine"):
-            if self.share(waiting.model, spec.name):
-                raise ModelKept(f"Jobs wait for {waiting.model}, which has files of the same repository.")
+        for model in self._store.models("engine"):
+            if self.share(model, spec.name):
+                raise ModelKept(f"Jobs wait for {model}, which has files of the same repository.")
         await asyncio.to_thread(remove, self._library, spec)
 
     def share(self, one: str, other: str) -> bool:

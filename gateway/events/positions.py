@@ -26,8 +26,12 @@ PUBLISHED_MOST = 1000
 """The most positions published at once; the rest follows after `every_s`."""
 PUBLISHED_FIRST = 200
 """The number of first positions, which are published each time."""
+READ_AT_ONCE = 200
+"""Waiting jobs that are read in one transaction after a start; the first ones before any is run."""
 SLICE = 50
 """Positions computed before the event loop runs other tasks."""
+PASSED_AT_ONCE = 1000
+"""Waiting jobs looked at for a subscriber before the event loop runs other tasks."""
 RETRY_AFTER_MOST_S = 3600
 SHIFT_S = 1.0
 SHIFT_RATIO = 0.1
@@ -57,6 +61,8 @@ class QueuePositions:
         self._every_s = every_s
         self._changed = asyncio.Event()
         self._begin_at = 0
+        self._unread: Sequence[str] = ()
+        """Waiting jobs of an earlier process whose work is not known yet."""
         self._published: dict[str, tuple[PlaceEvent, float]] = {}
         """The last published position of each job, with the loop's time of its publication."""
         self._blocked = blocked
@@ -64,15 +70,23 @@ class QueuePositions:
         bus.listen(self.on_event)
 
     async def start(self) -> None:
-        """Load what the forecaster has learned, and the waiting jobs."""
+        """Load what the forecaster has learned, and the first waiting jobs; `run` loads the others."""
         text = await self._store.read_state(KEPT_AS)
         if text is not None:
             try:
                 self._forecaster.read_text(text)
             except (ValueError, KeyError, TypeError, AttributeError):
                 log.exception("what forecasts were learned from cannot be read; they begin anew")
-        for job in await self._store.waiting(limit=100_000):
-            self._forecaster.waits(job)
+        waiting = [job.id for lane in LANES for job in self._store.order(lane)]
+        await self._read(waiting[:READ_AT_ONCE])
+        self._unread = waiting[READ_AT_ONCE:]
+
+    async def _read(self, job_ids: Sequence[str]) -> None:
+        """Note waiting jobs that an earlier process stored."""
+        for n, waiting in enumerate(await self._store.plans(job_ids), 1):
+            self._forecaster.waited(waiting.job_id, waiting.plan, waiting.done)
+            if n % SLICE == 0:
+                await asyncio.sleep(0)
 
     def on_event(self, job: Job, event: JobEvent) -> None:
         """Handle a state event: positions may have changed."""
@@ -145,6 +159,12 @@ class QueuePositions:
     async def run(self) -> None:
         """Publish changed positions of waiting jobs, and store what the forecaster has learned."""
         loop, stored, stored_at = asyncio.get_running_loop(), self._forecaster.version, 0.0
+        try:
+            for at in range(0, len(self._unread), READ_AT_ONCE):  # in the background: a long queue delays no start
+                await self._read(self._unread[at : at + READ_AT_ONCE])
+        except Exception:  # these jobs have no forecast; the others do
+            log.exception("waiting jobs could not be read")
+        self._unread = ()
         while True:
             await self._changed.wait()
             self._changed.clear()
@@ -171,6 +191,8 @@ class QueuePositions:
         for lane in LANES if self._bus.is_heard else ():
             running = self._store.running(lane)
             for place, job in enumerate(self._store.order(lane)):
+                if place % PASSED_AT_ONCE == PASSED_AT_ONCE - 1:
+                    await asyncio.sleep(0)
                 if self._bus.hears(job.id, job.owner):
                     subscribed.append((lane, running + place, job.id))
                     if job.id in before:

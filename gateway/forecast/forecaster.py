@@ -16,7 +16,7 @@ from gateway.forecast.series import Cost
 from gateway.forecast.trace import Trace, over
 from gateway.forecast.wait import Forecast, QueueForecast, filing
 from gateway.forecast.work import Work, work_of
-from gateway.jobs.job import Job, State
+from gateway.jobs.job import Job, Plans, State
 from gateway.jobs.order import Waiting
 from gateway.jobs.plans import Lane
 
@@ -86,6 +86,12 @@ class Forecaster:
         """Note a job that waits, with all of its work or the rest of it."""
         self._traces.pop(job.id, None)
         self._works[job.id] = self._work(job)
+
+    def waited(self, job_id: str, plan: Plans, done: int) -> None:
+        """Note a job that an earlier process left waiting, with `done` of its images or pages."""
+        if job_id not in self._works and job_id not in self._traces:
+            self._works[job_id] = self._work_of(plan, done)
+            self._walks.clear()  # they have left it out
 
     def on_submitted(self, job_id: str, line: Sequence[Waiting]) -> None:
         """Record the forecast of a waiting job that its client now receives, to compare it with the actual times."""
@@ -199,7 +205,10 @@ class Forecaster:
     # ---- internal --------------------------------------------------------------------------------
 
     def _work(self, job: Job) -> Work:
-        work = work_of(job.plan, self._spec_of(job.plan.model), max(job.first_undrawn, len(job.pages)))
+        return self._work_of(job.plan, max(job.first_undrawn, len(job.pages)))
+
+    def _work_of(self, plan: Plans, done: int) -> Work:
+        work = work_of(plan, self._spec_of(plan.model), done)
         work = replace(work, model=self._weights_of(work.model))
         if len(self._alike) > ALIKE_MOST:
             self._alike.clear()
@@ -245,7 +254,8 @@ class Forecaster:
         follows = (self._costs.version, loaded, ready_in)
         is_valid = walk is not None and (walk.version, walk.loaded, walk.ready_in) == follows
         if walk is None or not is_valid or walk.line is not line:
-            works = ((job.id, work) for job in line if (work := self._works.get(job.id)) is not None)
+            known = self._works
+            works = ((job.id, known[job.id]) for job in line if job.id in known)
             walk = self._walks[lane] = Walk(line, *follows, QueueForecast(works, self._costs, loaded, ready_in))
         return walk
 

@@ -21,6 +21,7 @@ from gateway.store.folder_health import SPOOL, Place
 
 PLACE = "the output folder"
 NAME = re.compile(r"([0-9a-f]{32})\.(\d{1,9})\.(\d{1,9})\.png")
+ID_CHARS = 32
 SHARED = 0o755
 """Mode of a shared folder that is created."""
 READS = 0o044
@@ -127,8 +128,9 @@ class OutputFolder:
                 return frozenset()
             changed_ns = self.folder.stat().st_mtime_ns
             if self._listed is None or self._listed[0] != changed_ns:
-                matches = (NAME.fullmatch(name) for name in os.listdir(self.folder))
-                jobs = frozenset(match[1] for match in matches if match is not None)
+                jobs = frozenset(
+                    name[:ID_CHARS] for name in os.listdir(self.folder) if name[ID_CHARS:].endswith(".png")
+                )
                 # A change in the same tick as the listing would not change the modification time.
                 self._listed = (changed_ns if time.time_ns() - changed_ns > TICK_NS else 0, jobs)
             return self._listed[1]

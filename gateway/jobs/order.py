@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import Literal
 
 from gateway.jobs.job import Priority
@@ -59,6 +60,7 @@ class RoundRobinState:
         return replace(self, had=frozenset(turn for turn in self.had if turn[1] != owner))
 
 
+_number = attrgetter("standing.number")
 Key = tuple[int, int, int]
 """(-class, turn, number): the smallest is served first. Turn 0 is this round, 1 the next one."""
 
@@ -159,7 +161,7 @@ def keyed(waiting: Iterable[Waiting], turns: RoundRobinState, now: float) -> Ite
     had = turns.had
     for job in sorted(waiting, key=_number):
         standing, owner = job.standing, job.owner
-        level = int(standing.priority)
+        level = +standing.priority  # a plain int
         slot = level, owner
         if slot not in heads:
             heads.add(slot)
@@ -171,7 +173,3 @@ def keyed(waiting: Iterable[Waiting], turns: RoundRobinState, now: float) -> Ite
             before = int(slot in had)
         ahead[slot] = before + 1
         yield (-level, 0 if level == OVERDUE else before, standing.number), job
-
-
-def _number(job: Waiting) -> int:
-    return job.standing.number

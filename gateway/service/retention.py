@@ -13,6 +13,7 @@ from gateway.store.base import JobStore
 log = logging.getLogger("gateway.retention")
 
 LOOK_EVERY_S = 86400.0
+DELETED_AT_ONCE = 50
 UNUSED_INPUTS_S = 3600.0
 """Seconds for which an input is kept that no job names."""
 
@@ -27,8 +28,10 @@ class Retention:
         self._backup_due_s = self._look_due_s = 0.0
         self._duties: dict[str, Callable[[], Awaitable[None]]] = {
             "keeping the time": store.check,
+            "indexing prompts": store.index_prompts,
             "looking at the records": self._look_over,
             "forgetting old jobs": self._forget_jobs,
+            "compacting the events": store.compact,
             "forgetting unused inputs": self._forget_inputs,
             "removing pictures over the quota": self._shrink_images,
             "copying the job database": self._back_up,
@@ -57,7 +60,8 @@ class Retention:
     async def _forget_jobs(self) -> None:
         old = self._store.steady() - self._options.retention_s
         while ended := await self._store.ended_before(old, keep_newest=self._options.retained_jobs):
-            await self._store.delete([job.id for job in ended])
+            for at in range(0, len(ended), DELETED_AT_ONCE):  # claims go on between two transactions
+                await self._store.delete([job.id for job in ended[at : at + DELETED_AT_ONCE]])
 
     async def _forget_inputs(self) -> None:
         await self._store.drop_unused_blobs(grace_s=UNUSED_INPUTS_S)

@@ -9,7 +9,7 @@ from typing import Literal, Protocol, TypedDict, Unpack
 
 from engine.protocol import CancelReason, Failed
 from gateway.jobs.facts import RequeueReason
-from gateway.jobs.job import Job, JobEvent, NewJob, Outcome, State, StateFacts
+from gateway.jobs.job import Job, JobEvent, NewJob, Outcome, Plans, State, StateFacts
 from gateway.jobs.order import Waiting
 from gateway.jobs.plans import Lane
 
@@ -125,10 +125,21 @@ class JobFilter(TypedDict, total=False):
     protocol: str | None
     hidden: bool | None
     model: str | None
+    has_images: bool
+    """Only jobs with a finished image."""
     words: Sequence[str]
     """Words that all occur in the prompt (or in the prompt of the image that is upscaled); ASCII case is ignored."""
     among: Collection[str] | None
     """Job ids: only these jobs."""
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingPlan:
+    """The plan of a waiting job, and how many of its images or pages are there already."""
+
+    job_id: str
+    plan: Plans
+    done: int
 
 
 OnEvent = Callable[[Job, JobEvent], None]
@@ -230,11 +241,30 @@ class JobStore(Protocol):
         """Jobs, newest first; `before` is the number of the last job of the previous page."""
         ...
 
+    async def compact(self) -> None:
+        """Pack the events of jobs that ended long ago, which streams then no longer replay, and free unused space.
+
+        Nothing else changes; other reads and writes go on meanwhile.
+        """
+        ...
+
+    async def index_prompts(self) -> None:
+        """Make searches for words quick in all prompts until now; other reads and writes go on meanwhile."""
+        ...
+
     async def waiting(self, *, owner: str | None = None, limit: int = 100, offset: int = 0) -> list[Job]:
         """Queued jobs of one owner, or of all, in the order in which they will run, lane after lane.
 
         The first `offset` of them are skipped.
         """
+        ...
+
+    async def plans(self, job_ids: Sequence[str]) -> list[WaitingPlan]:
+        """The plans of those of these jobs that wait."""
+        ...
+
+    def models(self, lane: Lane) -> frozenset[str]:
+        """The models of the waiting jobs of a lane."""
         ...
 
     def order(self, lane: Lane) -> tuple[Waiting, ...]:
@@ -271,7 +301,7 @@ class JobStore(Protocol):
     async def missed_events(self, owner: str, after: int | None, *, limit: int = 1000) -> MissedEvents:
         """The owner's events with a number > `after`, at most the oldest `limit` of them.
 
-        If `after` is None, unknown, or so old that later events were deleted: the owner's live jobs.
+        If `after` is None, unknown, or so old that later events were deleted or packed: the owner's live jobs.
         """
         ...
 

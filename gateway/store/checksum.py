@@ -87,7 +87,7 @@ def _bytes(cells: Sequence[object]) -> bytes:
     return ascii(cells).encode()
 
 
-def is_right(row: sqlite3.Row, events: Sequence[sqlite3.Row] | None = None) -> bool:
+def is_right(row: sqlite3.Row, events: Sequence[Cells] | None = None) -> bool:
     """Whether a row, and its events in order if given, match their checksum."""
     checksum = row["checksum"]
     if not isinstance(checksum, str) or checksum[8:] != of_row(row):

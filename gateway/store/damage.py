@@ -16,6 +16,7 @@ from typing import Any
 
 from gateway.store import checksum, queries, rows
 from gateway.store.base import DamagedRecord
+from gateway.store.packed import unpacked
 
 PAGE = 40
 """Records checked in one transaction of the reading thread; other reads run between two pages."""
@@ -44,8 +45,9 @@ def find(db: sqlite3.Connection, *, suspects: Collection[str] = (), is_thorough:
     """Check every record against its checksum; also parse those in `suspects`, or all. Raises: sqlite3.Error."""
     report = DamageReport()
     events: dict[Any, str] = {}
-    for event in db.execute("SELECT * FROM events ORDER BY number"):
-        events[event["job_id"]] = checksum.of_events(event, events.get(event["job_id"], checksum.NO_EVENTS))
+    for row in db.execute("SELECT * FROM events ORDER BY number"):
+        for event in unpacked([row]):
+            events[event["job_id"]] = checksum.of_events(event, events.get(event["job_id"], checksum.NO_EVENTS))
     for row in db.execute("SELECT * FROM jobs ORDER BY number"):
         job_id, number = row["id"], row["number"]
         chain = events.pop(job_id, None)

@@ -8,26 +8,17 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
 from itertools import islice
+from operator import itemgetter
 
-from gateway.jobs.order import OVERDUE, Key, RoundRobinState, Waiting, keyed, level_of, next_rise, served
+from gateway.jobs.order import OVERDUE, Key, RoundRobinState, Waiting, keyed, level_of, next_rise
+from gateway.store.candidates import NextJob
 
 Group = tuple[int, str]
+_key = itemgetter(0)
 MOVED_MOST = 300
 """Jobs behind a removed one of the same owner; if there are more, the order is computed again."""
-
-
-@dataclass(frozen=True, slots=True)
-class NextJob:
-    """A job that may be served next, and the round-robin state after it."""
-
-    job: Waiting
-    turns: RoundRobinState
-    at: float
-    order: IncrementalOrder
-    """The order in which it was the next job."""
 
 
 class IncrementalOrder:
@@ -52,12 +43,14 @@ class IncrementalOrder:
         slots, groups = self._slots, self._groups
         self._keyed = list(keyed(waiting, turns, now))  # in order of submission
         for key, job in self._keyed:
-            slots[-key[0], job.owner] += 1
-            if (group := groups.get(job.group)) is None:
-                groups[job.group] = deque((job.id,))
+            group = job.standing.priority, job.owner
+            slot = -key[0], job.owner
+            slots[slot] = slots.get(slot, 0) + 1
+            if (members := groups.get(group)) is None:
+                groups[group] = deque((job.id,))
                 self._until = min(self._until, next_rise(job, turns, now))
             else:
-                group.append(job.id)
+                members.append(job.id)
         if self._keyed:
             self._newest = self._keyed[-1][1].standing.number
         self._key_of = {job.id: key for key, job in self._keyed}
@@ -80,17 +73,6 @@ class IncrementalOrder:
         key = self._key_of.get(job_id)
         return None if key is None else bisect_left(self._keyed, key, key=_key)
 
-    def next(self, now: float, may_run: Callable[[Waiting], bool]) -> NextJob | None:
-        """The first job for which `may_run` is true."""
-        job = next((job for _, job in self._keyed if may_run(job)), None)
-        return None if job is None else self.take(job, now)
-
-    def take(self, job: Waiting, now: float) -> NextJob:
-        """Any waiting job, as if it were the next one."""
-        key = self._key_of[job.id]
-        turn = key[1] - self._rounds[-key[0]]
-        return NextJob(job, served(job, -key[0], turn, self._turns, self._groups, now), now, self)
-
     def level(self, job: Waiting) -> int:
         """The class that the job counts in now."""
         return -self._key_of[job.id][0]
@@ -103,7 +85,13 @@ class IncrementalOrder:
         first_of_class = place == 0 or self._keyed[place - 1][0][0] != key[0]
         group = self._groups[job.group]
         self._turns = next_job.turns
-        if level == OVERDUE or group[0] != job.id or not (turn == 0 or (turn == 1 and first_of_class)):
+        is_as_taken = (level, turn) == (next_job.level, next_job.turn)  # time may have passed since
+        if (
+            not is_as_taken
+            or level == OVERDUE
+            or group[0] != job.id
+            or not (turn == 0 or (turn == 1 and first_of_class))
+        ):
             self._is_known = False
             return
         # Its owner's other jobs move up by one and the owner has had its turn: no other job's place changes.
@@ -173,7 +161,3 @@ class IncrementalOrder:
         if len(group) == 1:  # its age counts from its submission: before `until` it stays in its class
             self._until = min(self._until, next_rise(job, self._turns, job.standing.since))
         self._line = None
-
-
-def _key(pair: tuple[Key, Waiting]) -> Key:
-    return pair[0]

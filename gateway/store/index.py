@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 
@@ -14,7 +15,11 @@ from gateway.jobs.lookahead import grouped
 from gateway.jobs.order import RoundRobinState, Waiting
 from gateway.jobs.plans import LANES, Lane
 from gateway.store.base import WorkerInfo
-from gateway.store.incremental_order import IncrementalOrder, NextJob
+from gateway.store.candidates import Candidates, NextJob
+from gateway.store.incremental_order import IncrementalOrder
+
+MOVED_MOST = 300
+"""Jobs that move at once; if there are more, the candidates are collected again."""
 
 
 @dataclass(slots=True)
@@ -24,8 +29,11 @@ class _Lane:
     turns: RoundRobinState = RoundRobinState()
     is_paused: bool = False
     owners: Counter[str] = field(default_factory=Counter)
+    models: Counter[str] = field(default_factory=Counter)
     order: IncrementalOrder | None = None
-    """None: it must be computed again."""
+    """The order, for those who ask for it; None: it must be computed again."""
+    candidates: Candidates | None = None
+    """The next job, for claims; None: they must be collected again."""
     model: str | None = None
     """The model of the job that was served last."""
     passed: Counter[str] = field(default_factory=Counter)
@@ -47,30 +55,46 @@ class QueueIndex:
         with self._lock:
             self._lanes = {lane: _Lane() for lane in LANES}
 
-    def put(self, job: Waiting) -> None:
-        """Add a waiting job, or move it."""
+    def prepare(self, now: float) -> None:
+        """Collect the candidates of all lanes, so that the first claim need not."""
         with self._lock:
-            lane = self._lanes[job.lane]
-            lane.running.discard(job.id)
-            if job.id not in lane.waiting:
-                lane.owners[job.owner] += 1
-            lane.waiting[job.id] = job
-            if lane.order is not None:
-                lane.order.put(job)
+            for lane in self._lanes:
+                self._candidates(lane, now)
+
+    def put(self, *jobs: Waiting) -> None:
+        """Add waiting jobs, or move them."""
+        with self._lock:
+            for job in jobs:
+                lane = self._lanes[job.lane]
+                lane.running.discard(job.id)
+                if (former := lane.waiting.get(job.id)) is None:
+                    lane.owners[job.owner] += 1
+                    lane.models[job.model] += 1
+                lane.waiting[job.id] = job
+                if lane.order is not None:
+                    lane.order.put(job)
+                if len(jobs) > MOVED_MOST:
+                    lane.candidates = None
+                elif lane.candidates is not None:
+                    if former is not None:
+                        lane.candidates.remove(former)
+                    lane.candidates.put(job)
 
     def serve(self, next_job: NextJob) -> None:
         """Count a job as running."""
         with self._lock:
             lane = self._lanes[next_job.job.lane]
-            is_same = lane.order is next_job.order
             if self._lookahead:
-                self._count_passed(lane, next_job)
+                self._count_passed(lane, next_job, self._order(next_job.job.lane, next_job.at).line)
+            order = lane.order
             self._forget(lane, next_job.job.id)
             lane.running.add(next_job.job.id)
             lane.turns = next_job.turns
-            if is_same:
-                next_job.order.serve(next_job)
-                lane.order = next_job.order
+            if lane.candidates is not None:
+                lane.candidates.serve(next_job)
+            if order is not None and order.holds(next_job.at):
+                order.serve(next_job)
+                lane.order = order
 
     def end(self, lane: Lane, job_id: str, now: float) -> None:
         with self._lock:
@@ -78,6 +102,8 @@ class QueueIndex:
             job, order = state.waiting.get(job_id), state.order
             self._forget(state, job_id)
             state.running.discard(job_id)
+            if job is not None and state.candidates is not None:
+                state.candidates.remove(job)
             if job is not None and order is not None and order.holds(now):
                 order.remove(job, now)
                 state.order = order
@@ -92,9 +118,10 @@ class QueueIndex:
         job = lane.waiting.pop(job_id, None)
         lane.passed.pop(job_id, None)
         if job is not None:
-            lane.owners[job.owner] -= 1
-            if not lane.owners[job.owner]:
-                del lane.owners[job.owner]
+            for counts, name in ((lane.owners, job.owner), (lane.models, job.model)):
+                counts[name] -= 1
+                if not counts[name]:
+                    del counts[name]
             lane.order = None
 
     def turns(self, lane: Lane) -> RoundRobinState:
@@ -102,8 +129,10 @@ class QueueIndex:
 
     def set_turns(self, lane: Lane, turns: RoundRobinState) -> None:
         with self._lock:
-            self._lanes[lane].turns = turns
-            self._lanes[lane].order = None
+            state = self._lanes[lane]
+            state.turns, state.order = turns, None
+            if state.candidates is not None:
+                state.candidates.set_turns(turns)
 
     def is_paused(self, lane: Lane) -> bool:
         return self._lanes[lane].is_paused
@@ -114,11 +143,11 @@ class QueueIndex:
     def next(self, worker: WorkerInfo, now: float) -> NextJob | None:
         """The job that this worker serves next."""
         with self._lock:
-            order = self._order(worker.lane, now)
+            candidates = self._candidates(worker.lane, now)
             if not self._lookahead:
-                return order.next(now, worker.may_run)
-            job = next(filter(worker.may_run, self._served(worker.lane, now)), None)
-            return None if job is None else order.take(job, now)
+                return candidates.next(worker, now)
+            job = next(filter(worker.may_run, self._grouped(worker.lane, now)), None)
+            return None if job is None else candidates.take(job, now)
 
     def order(self, lane: Lane, now: float) -> tuple[Waiting, ...]:
         """The waiting jobs of a lane, the next one first."""
@@ -127,6 +156,11 @@ class QueueIndex:
 
     def depth(self, lane: Lane) -> int:
         return len(self._lanes[lane].waiting)
+
+    def models(self, lane: Lane) -> frozenset[str]:
+        """The models of the waiting jobs of a lane."""
+        with self._lock:
+            return frozenset(self._lanes[lane].models)
 
     def has(self, job_id: str) -> bool:
         """Whether a job waits, in whichever lane."""
@@ -150,6 +184,12 @@ class QueueIndex:
             lanes = self._lanes.values()
             return sum(len(lane.waiting) if owner is None else lane.owners[owner] for lane in lanes)
 
+    def _candidates(self, lane: Lane, now: float) -> Candidates:
+        state = self._lanes[lane]
+        if state.candidates is None:
+            state.candidates = Candidates(state.waiting.values(), state.turns, now)
+        return state.candidates
+
     def _order(self, lane: Lane, now: float) -> IncrementalOrder:
         state = self._lanes[lane]
         if state.order is None or not state.order.holds(now):
@@ -162,9 +202,13 @@ class QueueIndex:
         if not self._lookahead:
             return order.line
         if state.grouped is None or state.grouped[0] is not order.line:
-            line = grouped(order.line, order.level, self._lookahead, state.model, state.passed)
-            state.grouped = order.line, line
+            state.grouped = order.line, tuple(self._grouped(lane, now))
         return state.grouped[1]
+
+    def _grouped(self, lane: Lane, now: float) -> Iterator[Waiting]:
+        """The same with lookahead, computed as far as it is read."""
+        state, order = self._lanes[lane], self._order(lane, now)
+        return grouped(order.line, order.level, self._lookahead, state.model, state.passed)
 
     def _place(self, lane: Lane, now: float, job_id: str) -> int | None:
         if not self._lookahead:
@@ -172,9 +216,9 @@ class QueueIndex:
         return next((place for place, job in enumerate(self._served(lane, now)) if job.id == job_id), None)
 
     @staticmethod
-    def _count_passed(lane: _Lane, next_job: NextJob) -> None:
+    def _count_passed(lane: _Lane, next_job: NextJob, line: Sequence[Waiting]) -> None:
         """Count a job as passed if another one is served before it because its model stays in memory."""
         lane.model, lane.grouped = next_job.job.model, None
-        for job in takewhile(lambda job: job.id != next_job.job.id, next_job.order.line):
+        for job in takewhile(lambda job: job.id != next_job.job.id, line):
             if job.model != next_job.job.model:
                 lane.passed[job.id] += 1

@@ -1,14 +1,13 @@
-"""Queries over many jobs: lists, statistics, events that an owner missed. SQL only; knows no thread and no order."""
+"""Queries over many jobs: statistics, events that an owner missed. SQL only; knows no thread and no order."""
 
 from __future__ import annotations
 
 import re
 import sqlite3
-from itertools import islice
 
 from gateway.jobs.job import Job, State
 from gateway.store import rows
-from gateway.store.base import JobFilter, MissedEvents, Stats
+from gateway.store.base import MissedEvents, Stats
 
 STATES = frozenset(State)
 FORGOTTEN = "forgotten events"
@@ -16,43 +15,8 @@ FORGOTTEN = "forgotten events"
 PLANS_AT_ONCE = 2000
 INPUT = re.compile(r'"([0-9a-f]{64})"')
 """Input images in a plan: whatever looks like the name of one."""
-AMONG_FEW = 500
-"""At most so many job ids are looked up one by one; with more, the owner's jobs are read from the newest on."""
 LIVE_MOST = 500
 """Jobs of one owner that a client is shown when it begins to listen."""
-PROMPT = "coalesce(plan->>'prompt', plan->>'drawn'->>'prompt')"
-"""The prompt of a generated image, or of the image that is upscaled."""
-
-
-def listed(db: sqlite3.Connection, criteria: JobFilter, *, limit: int, before: int | None) -> list[Job]:
-    """Jobs that match the filter, newest first; with `before`, those with a smaller number."""
-    where: list[str] = ["1"]
-    values: list[str | int] = []
-    filters: tuple[tuple[str, str | int | None], ...] = (
-        ("owner = ?", criteria.get("owner")),
-        ("protocol = ?", criteria.get("protocol")),
-        ("hidden = ?", criteria.get("hidden")),
-        ("model = ?", criteria.get("model")),
-        ("number < ?", before),
-        *((f"instr(lower({PROMPT}), ?)", rows.lower(word)) for word in criteria.get("words", ())),
-    )
-    for clause, value in filters:
-        if value is not None:
-            where.append(clause)
-            values.append(value)
-    if (states := criteria.get("states")) is not None:
-        where.append(f"state IN ({','.join('?' * len(states))})")
-        values += [str(state) for state in states]
-    order = "ORDER BY number DESC"
-    if (among := criteria.get("among")) is not None:
-        if len(among) <= AMONG_FEW:
-            where.append(f"id IN ({','.join('?' * len(among))})")
-            values += among
-        matches = db.execute(f"SELECT number, id FROM jobs WHERE {' AND '.join(where)} {order}", values)
-        numbers = list(islice((row["number"] for row in matches if row["id"] in among), limit))
-        matches.close()
-        where, values = [f"number IN ({','.join('?' * len(numbers))})"], numbers
-    return rows.fold_all(db, f"SELECT * FROM jobs WHERE {' AND '.join(where)} {order} LIMIT ?", (*values, limit))
 
 
 def missed_events(db: sqlite3.Connection, owner: str, after: int | None, limit: int) -> MissedEvents:
@@ -61,32 +25,38 @@ def missed_events(db: sqlite3.Connection, owner: str, after: int | None, limit: 
     if after is not None and forgotten(db) <= after <= last:
         events = rows.events_of(db, owner, after, limit)
         return MissedEvents(events[-1].number if len(events) == limit else last, events=tuple(events))
-    live = "FROM jobs WHERE state IN ('queued', 'running') AND owner = ? AND finished_at IS NULL"
-    (count,) = db.execute(f"SELECT count(*) {live}", (owner,)).fetchone()
-    first = f"SELECT * {live} ORDER BY state = 'running' DESC, number LIMIT ?"
-    jobs = sorted(rows.fold_all(db, first, (owner, LIVE_MOST)), key=lambda job: job.number)
+    live = "FROM jobs WHERE state = ? AND owner = ?"
+    count, jobs = 0, list[Job]()
+    for state in ("running", "queued"):
+        count += db.execute(f"SELECT count(*) {live}", (state, owner)).fetchone()[0]
+        first = f"SELECT * {live} ORDER BY number LIMIT ?"
+        jobs += rows.fold_all(db, first, (state, owner, LIVE_MOST - len(jobs)))
+    jobs.sort(key=lambda job: job.number)
     return MissedEvents(last, live=tuple(jobs), live_count=int(count))
 
 
 def stats(db: sqlite3.Connection) -> Stats:
     """Counts over all stored jobs."""
-    groups = db.execute("SELECT state, protocol, count(*) FROM jobs GROUP BY 1, 2")  # reads the index jobs_counts
-    counts = {(State(row[0]), str(row[1])): int(row[2]) for row in groups if row[0] in STATES}
-    images, seconds = db.execute(
-        "SELECT coalesce(sum(images), 0), coalesce(sum(CASE WHEN finished_steady > started_steady"
-        " THEN finished_steady - started_steady ELSE 0 END), 0) FROM jobs WHERE state = 'succeeded'"
-    ).fetchone()
+    groups = db.execute(
+        "SELECT state, protocol, count(*), sum(images), sum(CASE WHEN finished_steady > started_steady"
+        " THEN finished_steady - started_steady ELSE 0 END) FROM jobs GROUP BY 1, 2"
+    )  # reads the index jobs_counts
+    known = [row for row in groups if row[0] in STATES]
+    counts = {(State(row[0]), str(row[1])): int(row[2]) for row in known}
+    drawn = [row for row in known if row[0] == State.SUCCEEDED]
+    images, seconds = (sum(row[column] for row in drawn) for column in (3, 4))
     return Stats(counts, int(images), float(seconds))
 
 
 def ended_before(db: sqlite3.Connection, at: float, keep_newest: int, limit: int) -> list[Job]:
     """Like `JobStore.ended_before`."""
-    sql = (
-        "SELECT * FROM jobs WHERE finished_at IS NOT NULL AND (finished_steady < ? OR number NOT IN"
-        " (SELECT number FROM jobs WHERE finished_at IS NOT NULL ORDER BY number DESC LIMIT ?))"
-        " ORDER BY number LIMIT ?"
-    )
-    return rows.fold_all(db, sql, (at, keep_newest, limit))
+    ended = "SELECT number FROM jobs WHERE finished_at IS NOT NULL"
+    too_many = db.execute(f"{ended} ORDER BY number DESC LIMIT 1 OFFSET ?", (keep_newest,)).fetchone()
+    oldest = f"SELECT * FROM ({ended} AND number <= ? ORDER BY number LIMIT ?)"
+    old = f"SELECT * FROM ({ended} AND finished_steady < ? ORDER BY finished_steady LIMIT ?)"
+    last = 0 if too_many is None else too_many["number"]
+    numbers = db.execute(f"{oldest} UNION {old} ORDER BY number LIMIT ?", (last, limit, at, limit, limit)).fetchall()
+    return rows.by_number(db, [row["number"] for row in numbers])
 
 
 def inputs_after(db: sqlite3.Connection, number: int) -> tuple[int | None, set[str]]:

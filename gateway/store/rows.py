@@ -27,7 +27,8 @@ from gateway.jobs.order import RoundRobinState, Standing, Waiting
 from gateway.jobs.plans import lane_of
 from gateway.jobs.resolve import Adjustment
 from gateway.store import checksum
-from gateway.store.base import Lease
+from gateway.store.base import Lease, WaitingPlan
+from gateway.store.packed import SEQ, unpacked
 
 _adjustments: TypeAdapter[tuple[Adjustment, ...]] = TypeAdapter(tuple[Adjustment, ...], config=UNCACHED)
 
@@ -82,6 +83,11 @@ def _next(db: sqlite3.Connection, table: str) -> int:
     return int(db.execute(query, (table,)).fetchone()[0])
 
 
+def insert_event(db: sqlite3.Connection, event: checksum.Cells) -> None:
+    """Store an event row as it is."""
+    _insert(db, "events", dict(event))
+
+
 def _insert(db: sqlite3.Connection, table: str, row: Mapping[str, object]) -> None:
     marks = ",".join("?" * len(row))
     db.execute(f"INSERT INTO {table} ({','.join(row)}) VALUES ({marks})", tuple(row.values()))
@@ -124,9 +130,19 @@ def _place(standing: Standing) -> dict[str, object]:
 
 
 def move(db: sqlite3.Connection, standings: Mapping[str, Standing]) -> None:
-    """Change the positions of jobs in the queue. Raises: RecordDamaged."""
-    for job_id, standing in standings.items():
-        _change(db, job_id, _place(standing))
+    """Change the positions of jobs in the queue, of thousands where one moves past them. Raises: RecordDamaged."""
+    ids = list(standings)
+    update = "UPDATE jobs SET standing_priority = ?, standing_since = ?, standing_number = ?, checksum = ? WHERE id = ?"
+    for at in range(0, len(ids), EVENTS_AT_ONCE):
+        some = ids[at : at + EVENTS_AT_ONCE]
+        changes = []
+        for row in db.execute(f"SELECT * FROM jobs WHERE id IN ({','.join('?' * len(some))})", some).fetchall():
+            if not checksum.is_right(row):
+                raise RecordDamaged(row["id"])
+            place = _place(standings[row["id"]])
+            sealed = checksum.of_job({**dict(row), **place}, row["checksum"])
+            changes.append((*place.values(), sealed, row["id"]))
+        db.executemany(update, changes)
 
 
 def hide(db: sqlite3.Connection, job_id: str) -> None:
@@ -206,13 +222,50 @@ def is_gone(db: sqlite3.Connection, job_id: str) -> bool:
 def fold_all(db: sqlite3.Connection, sql: str, values: Sequence[object]) -> list[Job]:
     """The jobs that a query over whole rows of `jobs` selects. Raises: RecordDamaged."""
     selected = db.execute(sql, values).fetchall()
-    stored: dict[object, list[sqlite3.Row]] = {}
+    stored: dict[object, list[checksum.Cells]] = {}
     for at in range(0, len(selected), EVENTS_AT_ONCE):
         ids = [row["id"] for row in selected[at : at + EVENTS_AT_ONCE]]
         mine = f"job_id IN ({','.join('?' * len(ids))})"
         for event in db.execute(f"SELECT * FROM events WHERE {mine} ORDER BY job_id, seq", ids):
             stored.setdefault(event["job_id"], []).append(event)
-    return [_sound(row, stored.get(row["id"], [])) for row in selected]
+    return [_sound(row, unpacked(stored.get(row["id"], []))) for row in selected]
+
+
+def by_number(db: sqlite3.Connection, numbers: Sequence[int], order: str = "ASC") -> list[Job]:
+    """The jobs with these numbers, in order of submission, or DESC. Raises: RecordDamaged."""
+    jobs: list[Job] = []
+    for at in range(0, len(numbers), EVENTS_AT_ONCE):
+        some = numbers[at : at + EVENTS_AT_ONCE]
+        which = f"number IN ({','.join('?' * len(some))})"
+        jobs += fold_all(db, f"SELECT * FROM jobs WHERE {which} ORDER BY number {order}", some)
+    return jobs
+
+
+def by_id(db: sqlite3.Connection, job_ids: Sequence[str]) -> list[Job]:
+    """Those of these jobs that exist, in the order of their ids. Raises: RecordDamaged."""
+    jobs: dict[str, Job] = {}
+    for at in range(0, len(job_ids), EVENTS_AT_ONCE):
+        some = job_ids[at : at + EVENTS_AT_ONCE]
+        which = f"id IN ({','.join('?' * len(some))})"
+        jobs |= {job.id: job for job in fold_all(db, f"SELECT * FROM jobs WHERE {which}", some)}
+    return [jobs[job_id] for job_id in job_ids if job_id in jobs]
+
+
+def plans(db: sqlite3.Connection, job_ids: Sequence[str]) -> list[WaitingPlan]:
+    """The plans of those of these jobs that wait; only what was begun is folded. Raises: RecordDamaged."""
+    which = f"id IN ({','.join('?' * len(job_ids))}) AND state = 'queued'"
+    stored = db.execute(f"SELECT id, plan, attempt FROM jobs WHERE {which}", job_ids).fetchall()
+    begun = {job.id: job for job in by_id(db, [row["id"] for row in stored if row["attempt"]])}
+    waiting = []
+    for row in stored:
+        if (job := begun.get(row["id"])) is not None:
+            waiting.append(WaitingPlan(job.id, job.plan, max(job.first_undrawn, len(job.pages))))
+            continue
+        try:
+            waiting.append(WaitingPlan(row["id"], plan_adapter.validate_json(row["plan"]), 0))
+        except UNREADABLE:
+            raise RecordDamaged(row["id"]) from None
+    return waiting
 
 
 def fold(db: sqlite3.Connection, row: sqlite3.Row) -> Job:
@@ -220,13 +273,13 @@ def fold(db: sqlite3.Connection, row: sqlite3.Row) -> Job:
     return _sound(row, stored_events(db, row["number"]))
 
 
-def _sound(row: sqlite3.Row, stored: Sequence[sqlite3.Row]) -> Job:
+def _sound(row: sqlite3.Row, stored: Sequence[checksum.Cells]) -> Job:
     if not checksum.is_right(row, stored):
         raise RecordDamaged(row["id"])
     return folded(row, stored)
 
 
-def folded(row: sqlite3.Row, stored: Sequence[sqlite3.Row]) -> Job:
+def folded(row: sqlite3.Row, stored: Sequence[checksum.Cells]) -> Job:
     """The job of a row and its events, whatever their checksum. Raises: RecordDamaged."""
     try:
         new = NewJob(
@@ -255,16 +308,16 @@ def folded(row: sqlite3.Row, stored: Sequence[sqlite3.Row]) -> Job:
     return job
 
 
-def stored_events(db: sqlite3.Connection, number: int) -> list[sqlite3.Row]:
-    """The event rows of the job with this number, in order, unchecked."""
+def stored_events(db: sqlite3.Connection, number: int) -> list[checksum.Cells]:
+    """The events of the job with this number, in order, unchecked."""
     mine = "job_id = (SELECT id FROM jobs WHERE number = ?)"
-    return db.execute(f"SELECT * FROM events WHERE {mine} ORDER BY seq", (number,)).fetchall()
+    return unpacked(db.execute(f"SELECT * FROM events WHERE {mine} ORDER BY seq", (number,)))
 
 
 def events(db: sqlite3.Connection, job_id: str, after: int) -> list[JobEvent]:
     """A job's events with a greater seq, in order. Raises: RecordDamaged."""
-    newer = db.execute("SELECT * FROM events WHERE job_id = ? AND seq > ? ORDER BY seq", (job_id, after)).fetchall()
-    return [_event(row) for row in newer]
+    newer = "SELECT * FROM events WHERE job_id = ? AND (seq > ? OR seq = ?) ORDER BY seq"
+    return [_event(row) for row in unpacked(db.execute(newer, (job_id, after, SEQ))) if row["seq"] > after]
 
 
 def events_of(db: sqlite3.Connection, owner: str, after: int, limit: int) -> list[JobEvent]:
@@ -283,7 +336,7 @@ def last_number(db: sqlite3.Connection) -> int:
     return row[0] if row is not None and isinstance(row[0], int) else 0
 
 
-def _fact(event: sqlite3.Row) -> StateFacts:
+def _fact(event: checksum.Cells) -> StateFacts:
     """The fact of an event row. Raises: ValueError, TypeError if the event cannot be read."""
     if not (isinstance(event["at"], float) and isinstance(event["steady"], float) and isinstance(event["seq"], int)):
         raise TypeError
@@ -296,7 +349,7 @@ def _short(text: str) -> StateFacts:
     return state_fact.validate_json(text)
 
 
-def _event(row: sqlite3.Row) -> JobEvent:
+def _event(row: checksum.Cells) -> JobEvent:
     try:
         fact = _fact(row)
     except UNREADABLE:

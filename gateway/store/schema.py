@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 import sqlite3
 import sys
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import cache
 from pathlib import Path
 
 from gateway.store.backups import FAULTS, newest_of
 from gateway.store.base import StoreCorrupt
 
-VERSION = 6
+VERSION = 7
 """Database version, raised with the tables and with the JSON in them: no newer database is read (`CONTENTS`)."""
 CONTENTS = "8a303fb75ec0f9a6"
 """Digest of the shape of plans, facts and adjustments. Each change of theirs needs at least a step of `UPGRADES`."""
@@ -38,6 +38,15 @@ CREATE TABLE damaged (
     record TEXT NOT NULL
 );
 """
+LISTS = """
+CREATE INDEX jobs_owner ON jobs (owner, number DESC, id);
+CREATE INDEX jobs_state ON jobs (owner, state, number DESC, id, hidden);
+CREATE INDEX jobs_protocol ON jobs (owner, protocol, state, hidden, number DESC, id);
+CREATE INDEX jobs_images ON jobs (owner, number DESC, id, protocol, images) WHERE images > 0;
+CREATE INDEX jobs_model ON jobs (owner, model, number DESC, id, protocol, images) WHERE images > 0;
+CREATE INDEX jobs_ended ON jobs (number, finished_at) WHERE finished_at IS NOT NULL;
+"""
+"""Indexes of which each holds all columns that a list reads (`gateway.store.lists`)."""
 TABLES = (
     """
 CREATE TABLE jobs (
@@ -72,9 +81,11 @@ CREATE TABLE jobs (
 );
 CREATE UNIQUE INDEX jobs_idempotency ON jobs (owner, idempotency_key) WHERE idempotency_key IS NOT NULL;
 CREATE INDEX jobs_live ON jobs (state, owner) WHERE finished_at IS NULL;
-CREATE INDEX jobs_owner ON jobs (owner, number DESC, id, state, protocol, hidden);
 CREATE INDEX jobs_finished ON jobs (finished_steady) WHERE finished_at IS NOT NULL;
 CREATE INDEX jobs_counts ON jobs (state, protocol, images, started_steady, finished_steady);
+"""
+    + LISTS
+    + """
 CREATE TABLE events (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     job_id TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
@@ -131,11 +142,16 @@ ALTER TABLE kept ADD COLUMN checksum TEXT;
 """
     + DAMAGED,
     5: "",  # `PromptRead` is a new fact, and non_finite_picture a new failure code
+    6: "DROP INDEX jobs_owner;" + LISTS,
 }
 """SQL that upgrades a database of this version to the next one."""
 
 
 PAGE_BYTES = 4096
+JOURNAL_BYTES = 16 * 2**20
+"""Size to which the journal is cut after a large transaction."""
+SHRINKS = "PRAGMA auto_vacuum=INCREMENTAL"
+"""Lets unused pages be returned to the file system; takes effect with the first table or with VACUUM."""
 WHOLE_BYTES = 64 * 2**20
 """About ten times what the default retention keeps."""
 ROW_FAULT = re.compile(r"(NULL|NUMERIC|TEXT|BLOB|INT|REAL) value in ")
@@ -144,9 +160,13 @@ ROW_FAULT = re.compile(r"(NULL|NUMERIC|TEXT|BLOB|INT|REAL) value in ")
 
 def connect(file: Path) -> sqlite3.Connection:
     """A connection whose commits are on disk when they return."""
+    is_new = not file.exists() or file.stat().st_size == 0
     db = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
     _prepare(db)
+    if is_new:
+        db.execute(SHRINKS)
     db.execute("PRAGMA journal_mode=WAL")
+    db.execute(f"PRAGMA journal_size_limit={JOURNAL_BYTES}")
     db.execute("PRAGMA synchronous=FULL")
     db.execute("PRAGMA foreign_keys=1")
     if sys.platform == "darwin":  # fsync alone leaves the bytes in the drive's cache there
@@ -229,6 +249,9 @@ def _bring_up_to_date(db: sqlite3.Connection, file: Path) -> None:
         steps = "".join(UPGRADES[step] for step in range(version, VERSION))
         db.executescript(f"BEGIN;{steps}PRAGMA user_version={VERSION};COMMIT;")
         version = VERSION
+        with suppress(sqlite3.Error):  # a disk without room for a copy: the file keeps its unused pages
+            db.execute(SHRINKS)
+            db.execute("VACUUM")
     if version != VERSION or not _expected() <= _names(db):
         raise StoreCorrupt(damaged(file))
 

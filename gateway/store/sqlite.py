@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Literal, Unpack
 
@@ -30,7 +31,7 @@ from gateway.jobs.facts import CancelRequested, Requeued, RequeueReason, Started
 from gateway.jobs.job import Job, JobEvent, NewJob, Outcome, State, StateFacts
 from gateway.jobs.order import RoundRobinState, Standing, Waiting, moved
 from gateway.jobs.plans import LANES, Lane, lane_of
-from gateway.store import checks, damage, queries, rows
+from gateway.store import checks, compaction, damage, lists, queries, rows
 from gateway.store.backups import FAULTS
 from gateway.store.base import (
     Bounds,
@@ -44,20 +45,26 @@ from gateway.store.base import (
     Stats,
     StoreCorrupt,
     Submitted,
+    WaitingPlan,
     WorkerInfo,
 )
 from gateway.store.clock import StoreClock
 from gateway.store.database import Database
-from gateway.store.guarded import GuardedDatabase
+from gateway.store.guarded import PAUSE_S, GuardedDatabase
 from gateway.store.incremental_order import IncrementalOrder, NextJob
 from gateway.store.index import QueueIndex
 from gateway.store.inputs import Inputs
+from gateway.store.prompt_index import IndexUnusable, PromptIndex
 from gateway.store.rows import RecordDamaged
 from gateway.store.schema import unusable
 
 log = logging.getLogger("gateway.store")
 
 IDEMPOTENCY_S = 24 * 3600.0
+LISTED_AT_ONCE = 200
+"""Jobs of a list that are read in one transaction."""
+INDEXED_AT_ONCE = 200
+"""Prompts that are added to their index in one transaction."""
 
 
 class SqliteStore:
@@ -77,6 +84,7 @@ class SqliteStore:
         self._line = QueueIndex(lookahead)
         self._records = GuardedDatabase(self._database, self._clock, self._line, self._begin)
         self._inputs = Inputs(folder / "blobs", self._clock, self._records)
+        self._prompts = PromptIndex(folder)
         self._news: list[tuple[Job, JobEvent]] = []
         """Events of the current transaction, sent when it is on disk."""
         self._after: list[Callable[[], None]] = []
@@ -104,8 +112,8 @@ class SqliteStore:
 
     def _recover(self, db: sqlite3.Connection) -> list[Job]:
         live = db.execute(
-            "SELECT * FROM jobs WHERE (state = 'running' OR (state = 'queued' AND attached = 1))"
-            " AND finished_at IS NULL ORDER BY number"
+            "SELECT * FROM jobs WHERE state IN ('running', 'queued') AND finished_at IS NULL"
+            " AND (state = 'running' OR attached = 1) ORDER BY number"
         ).fetchall()
         changed = []
         for row in live:
@@ -133,6 +141,7 @@ class SqliteStore:
                     self._line.set_turns(lane, rows.to_turns(turns))
                 except rows.UNREADABLE:
                     log.warning("the round-robin state of the %s lane cannot be read; it starts again", lane)
+        self._line.prepare(self._clock.steady())
 
     async def close(self) -> None:
         if self._database.is_open:
@@ -235,8 +244,7 @@ class SqliteStore:
             standings = moved(line, job_id, to)
             rows.move(db, standings)
             changed = [replace(other, standing=standings[other.id]) for other in line if other.id in standings]
-            for other in changed:
-                self._after.append(partial(self._line.put, other))
+            self._after.append(lambda: self._line.put(*changed))
             return changed
 
         return await self._records.write(work)
@@ -314,7 +322,8 @@ class SqliteStore:
     async def reap(self) -> list[Job]:
         def work(db: sqlite3.Connection) -> list[Job]:
             expired = db.execute(
-                "SELECT * FROM jobs WHERE state = 'running' AND lease_until < ? ORDER BY number",
+                "SELECT * FROM jobs WHERE state = 'running' AND finished_at IS NULL AND lease_until < ?"
+                " ORDER BY number",
                 (self._clock.steady(),),
             ).fetchall()
             return [self._append(db, rows.fold(db, row), Requeued(reason="lease_expired")) for row in expired]
@@ -333,14 +342,19 @@ class SqliteStore:
             newest = queries.forgotten(db)
             for job_id in job_ids:
                 if db.execute("SELECT 1 FROM jobs WHERE id = ? AND finished_at IS NULL", (job_id,)).fetchone() is None:
-                    newest_of_job = db.execute("SELECT max(number) FROM events WHERE job_id = ?", (job_id,)).fetchone()[
-                        0
-                    ]
-                    newest = max(newest, newest_of_job or 0)
+                    last = db.execute("SELECT max(number) FROM events WHERE job_id = ?", (job_id,)).fetchone()[0]
+                    newest = max(newest, last or 0)
                     db.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
             queries.forget(db, newest)
 
         await self._records.write(work)
+
+    async def compact(self) -> None:
+        for work in (partial(compaction.pack_page, steady=self._clock.steady()), compaction.shrink):
+            may_go_on = True
+            while may_go_on:
+                may_go_on = await self._records.write(work)
+                await asyncio.sleep(PAUSE_S)
 
     async def save_state(self, name: str, value: str) -> None:
         await self._records.write(lambda db: rows.store_text(db, f"kept {name}", value))
@@ -381,14 +395,31 @@ class SqliteStore:
     async def list_jobs(
         self, *, limit: int = 100, before: int | None = None, **filters: Unpack[JobFilter]
     ) -> list[Job]:
-        return await self._records.read(lambda db: queries.listed(db, filters, limit=limit, before=before))
+        jobs: list[Job] = []
+        while True:  # other reads go on between two parts of a long list
+            most = min(LISTED_AT_ONCE, limit - len(jobs))
+            listed = partial(lists.listed, criteria=filters, limit=most, before=before, prompts=self._prompts)
+            jobs += (some := await self._records.read(listed))
+            if len(some) < most or len(jobs) == limit:
+                return jobs
+            before = some[-1].number
+
+    async def index_prompts(self) -> None:
+        with suppress(IndexUnusable):
+            while some := await self._records.read(lambda db: lists.unindexed(db, self._prompts, INDEXED_AT_ONCE)):
+                await asyncio.to_thread(self._prompts.add, some)
+                await asyncio.sleep(PAUSE_S)
 
     async def waiting(self, *, owner: str | None = None, limit: int = 100, offset: int = 0) -> list[Job]:
-        line = [job.id for lane in LANES for job in self.order(lane) if owner is None or job.owner == owner]
-        page = line[offset : offset + limit]
-        return await self._records.read(
-            lambda db: [job for job_id in page if (job := rows.find(db, job_id)) is not None]
-        )
+        line = (job.id for lane in LANES for job in self.order(lane) if owner is None or job.owner == owner)
+        page = list(islice(line, offset, offset + limit))
+        return await self._records.read(lambda db: rows.by_id(db, page))
+
+    async def plans(self, job_ids: Sequence[str]) -> list[WaitingPlan]:
+        return await self._records.read(lambda db: rows.plans(db, job_ids))
+
+    def models(self, lane: Lane) -> frozenset[str]:
+        return self._line.models(lane)
 
     def order(self, lane: Lane) -> tuple[Waiting, ...]:
         return self._line.order(lane, self._clock.steady())

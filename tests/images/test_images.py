@@ -30,6 +30,7 @@ from gateway.images.codec import (
     open_image,
 )
 from gateway.images.decoder_child import Refused, normalised
+from gateway.images.output import OutputFolder
 
 
 def a_picture(format: str = "PNG", size: tuple[int, int] = (8, 6), mode: str = "RGB", **options: Any) -> bytes:
@@ -424,3 +425,13 @@ def test_image_file_open_ignores_other_names(tmp_path: Path, name: str, monkeypa
     (tmp_path / NAME).write_bytes(b"x")
     monkeypatch.setattr(os, "open", lambda *_, **__: pytest.fail("opened something"))
     assert open_image(tmp_path, name) is None
+
+
+def test_output_folder_names_the_jobs_whose_images_may_be_there(tmp_path: Path) -> None:
+    output, there, other = OutputFolder(tmp_path), "a" * 32, "b" * 32
+    for name in (f"{there}.1.0.png", f"{there}.1.1.png", f".{other}.1.0.png.tmp", f"{other}.txt", "notes.png"):
+        (tmp_path / name).touch()
+    assert {there} <= output.jobs_there()
+    assert other not in output.jobs_there()
+    (tmp_path / f"{other}.2.0.png").touch()
+    assert {there, other} <= output.jobs_there()

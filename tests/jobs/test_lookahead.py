@@ -25,7 +25,7 @@ def line_of(models: str) -> list[Waiting]:
 
 
 def served(models: str, most: int, loaded: str | None = None) -> str:
-    line = grouped(line_of(models), lambda job: 1, most, loaded, {})
+    line = list(grouped(line_of(models), lambda job: 1, most, loaded, {}))
     return "".join(job.model for job in line)
 
 
@@ -65,7 +65,7 @@ def test_lookahead_loses_no_job_and_no_job_is_overtaken_too_often_or_by_lower_pr
 ) -> None:
     jobs = [waiting(number, model, level) for number, (model, level) in enumerate(said)]
     line = sorted(jobs, key=lambda job: -job.standing.priority)
-    found = grouped(line, lambda job: job.standing.priority, most, loaded, {})
+    found = list(grouped(line, lambda job: job.standing.priority, most, loaded, {}))
     assert sorted(found, key=line.index) == line
     for place, job in enumerate(line):
         passing = [other for other in found[: found.index(job)] if line.index(other) > place]

@@ -107,6 +107,7 @@ AGES = {
     3: OLDER.format(extra=OF_NOTES) + OF_TURNS,
     4: OLDER.format(extra=OF_NOTES) + OF_TURNS + OF_BLOBS,
     5: OLDER.format(extra=OF_NOTES) + OF_TURNS + OF_BLOBS + OF_CLOCKS,
+    6: OLDER.format(extra=OF_NOTES) + OF_TURNS + OF_BLOBS + OF_CLOCKS,
 }
 """The tables as each version left them."""
 COLUMNS = "number, id, owner, protocol, attached, priority, lane, model, plan, adjustments, fingerprint"
