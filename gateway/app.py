@@ -86,6 +86,7 @@ def build_core(settings: Settings) -> Core:
                 memory_limit_bytes=memory_bytes,
                 cache_limit_bytes=_bytes(engine.cache_limit_gb),
                 notes=_notes(settings),
+                kernels=data / "kernels",
             )
         ),
         library=library,
