@@ -35,7 +35,7 @@ from typing import Any, TextIO
 
 from benchmarks import gpu_klein, gpu_pixels
 from benchmarks.gpu_report import PartResult, Report, Row, State, table
-from benchmarks.gpu_setup import LIKE, Lacking, Setup, Tell, python_path, tell_by_line
+from benchmarks.gpu_setup import LIKE, Emit, Lacking, Setup, print_row, python_path
 from engine.mlx_build import memory_of
 from tests.support.live import ROOT
 
@@ -65,26 +65,26 @@ print(json.dumps({"device": kind, **{k: v for k, v in info.items() if isinstance
 # ---- the process of one part ---------------------------------------------------------------------
 
 
-def run_part(name: str, setup: Setup, tell: Tell, limit_bytes: float) -> None:
+def run_part(name: str, setup: Setup, emit: Emit, limit_bytes: float) -> None:
     """Run one part here. Raises: Lacking, and whatever fails."""
     part: Callable[[], None]
     if name in BITS:
-        part = partial(gpu_klein.compare, setup, tell, name, BITS[name], limit_bytes)
+        part = partial(gpu_klein.compare, setup, emit, name, BITS[name], limit_bytes)
     elif name == gpu_klein.CLIENTS:
-        part = partial(gpu_klein.clients, setup, tell, limit_bytes)
+        part = partial(gpu_klein.clients, setup, emit, limit_bytes)
     elif name == gpu_klein.CACHE:
-        part = partial(gpu_klein.caches, setup, tell, limit_bytes)
+        part = partial(gpu_klein.caches, setup, emit, limit_bytes)
     elif name == gpu_klein.WEIGHTS:
-        part = partial(gpu_klein.save_weights, setup, tell)
+        part = partial(gpu_klein.save_weights, setup, emit)
     else:
-        part = partial(gpu_pixels.run, setup, tell)
+        part = partial(gpu_pixels.run, setup, emit)
     part()
 
 
 def part_process(name: str, setup: Setup, limit_bytes: float) -> int:
     """Exit code of the process of a part."""
     try:
-        run_part(name, setup, tell_by_line, limit_bytes)
+        run_part(name, setup, print_row, limit_bytes)
     except Lacking as lacking:
         print(f"lacking {lacking}", flush=True)
         return LACKING
@@ -98,11 +98,11 @@ def part_process(name: str, setup: Setup, limit_bytes: float) -> int:
 # ---- the process of all parts --------------------------------------------------------------------
 
 
-def run_all(asked: argparse.Namespace, setup: Setup, report: Report, limit_bytes: float) -> None:
+def run_all(options: argparse.Namespace, setup: Setup, report: Report, limit_bytes: float) -> None:
     """Run the parts that are not complete; the report is kept after each row."""
-    end = time.monotonic() + asked.seconds
+    end = time.monotonic() + options.seconds
     with (setup.out / "gpu.log").open("a") as log:
-        for name in asked.parts:
+        for name in options.parts:
             if report.is_complete(name):
                 print(f"{name}: complete in {setup.out}, not run again", flush=True)
                 continue
@@ -112,13 +112,13 @@ def run_all(asked: argparse.Namespace, setup: Setup, report: Report, limit_bytes
                 report.parts[name] = PartResult("out of time", 0.0, "none was left")
             else:
                 print(f"{name}: at most {limit_s:.0f} s", flush=True)
-                report.parts[name] = run_child(name, asked, setup, report, limit_bytes, limit_s, log)
+                report.parts[name] = run_child(name, options, setup, report, limit_bytes, limit_s, log)
             keep(setup.out, report)
 
 
 def run_child(
     name: str,
-    asked: argparse.Namespace,
+    options: argparse.Namespace,
     setup: Setup,
     report: Report,
     limit_bytes: float,
@@ -170,20 +170,20 @@ def process_group(words: list[str], environment: dict[str, str], log: TextIO) ->
 
 def lines_until(process: subprocess.Popen[str], end: float) -> Iterator[str | None]:
     """Lines of the process until it closes its output; None at the time `end` of the monotonic clock."""
-    heard: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+    lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     stdout = process.stdout
     assert stdout is not None
 
     def read() -> None:
         with suppress(ValueError):  # the file was closed at the limit
             for line in stdout:
-                heard.put(line)
-        heard.put(None)
+                lines.put(line)
+        lines.put(None)
 
     threading.Thread(target=read, daemon=True).start()
     while True:
         try:
-            line = heard.get(timeout=max(0.0, end - time.monotonic()))
+            line = lines.get(timeout=max(0.0, end - time.monotonic()))
         except queue.Empty:
             yield None
             return
@@ -211,10 +211,10 @@ def earlier(out: Path, machine: dict[str, Any]) -> Report:
 
 def probe(setup: Setup) -> tuple[dict[str, Any], float]:
     """What computes here, and the bytes of memory that models may take. Raises: CalledProcessError."""
-    done = subprocess.run(
+    output = subprocess.run(
         [sys.executable, "-c", PROBE], env=setup.environment(), stdout=subprocess.PIPE, text=True, check=True
     )
-    info = json.loads(done.stdout)
+    info = json.loads(output.stdout)
     machine = {
         "geometry": "toy" if setup.tiny else LIKE,
         "device": info["device"],
@@ -260,24 +260,24 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    asked = arguments(words)
-    asked.out.mkdir(parents=True, exist_ok=True)
-    work = asked.work or Path(tempfile.mkdtemp(prefix="gpu-"))
+    options = arguments(words)
+    options.out.mkdir(parents=True, exist_ok=True)
+    work = options.work or Path(tempfile.mkdtemp(prefix="gpu-"))
     work.mkdir(parents=True, exist_ok=True)
-    setup = Setup(asked.out.resolve(), work.resolve(), asked.tiny, asked.cache_gb)
-    if asked.only:
-        return part_process(asked.only, setup, asked.memory)
+    setup = Setup(options.out.resolve(), work.resolve(), options.tiny, options.cache_gb)
+    if options.only:
+        return part_process(options.only, setup, options.memory)
     try:
         machine, limit_bytes = probe(setup)
         if machine["device"] == "cpu" and not setup.tiny:
             print("MLX computes on the CPU here. --tiny tries this script with toys.", file=sys.stderr)
             return 2
         report = earlier(setup.out, machine)
-        run_all(asked, setup, report, limit_bytes)
+        run_all(options, setup, report, limit_bytes)
         print(table(report), flush=True)
-        return report.exit_code(asked.parts, goals=not setup.tiny)
+        return report.exit_code(options.parts, goals=not setup.tiny)
     finally:
-        if asked.work is None:
+        if options.work is None:
             shutil.rmtree(work, ignore_errors=True)
 
 

@@ -1,7 +1,7 @@
 """mflux alone in a process: python -m benchmarks.gpu_bare MODEL BITS PX FILE [toy]
 
 Reads a JSON object a line (seed, prompt, steps), draws by mflux's FLUX.2 Klein from the folder MODEL at BITS (0: as it
-lies there), saves the image as FILE, and prints `drawn`. With `toy` the model has the geometry of the tests' toy.
+lies there), saves the image as FILE, and prints `done`. With `toy` the model has the geometry of the tests' toy.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ class Bare:
             env=setup.environment(),
             text=True,
         )
-        self._hear("ready")
+        self._wait_for("ready")
 
     def draw(self, seed: int, prompt: str, steps: int) -> float:
         """Seconds of an image until its PNG is on disk."""
         assert self._process.stdin is not None
         began = time.perf_counter()
         print(json.dumps({"seed": seed, "prompt": prompt, "steps": steps}), file=self._process.stdin, flush=True)
-        self._hear("drawn")
+        self._wait_for("done")
         return time.perf_counter() - began
 
     def image(self) -> Any:
         """The newest image as an array."""
         return np.asarray(Image.open(self.file).convert("RGB"))
 
-    def _hear(self, word: str) -> None:
+    def _wait_for(self, word: str) -> None:
         assert self._process.stdout is not None
         while (line := self._process.stdout.readline()).strip() != word:
             if not line:
@@ -82,17 +82,17 @@ def main() -> None:
         model = Flux2Klein(model_path=folder, quantize=int(bits) or None, model_config=AVAILABLE_MODELS[LIKE])
         print("ready", flush=True)
         for line in sys.stdin:
-            wanted = json.loads(line)
-            drawn = model.generate_image(
-                seed=wanted["seed"],
-                prompt=wanted["prompt"],
-                num_inference_steps=wanted["steps"],
+            request = json.loads(line)
+            made = model.generate_image(
+                seed=request["seed"],
+                prompt=request["prompt"],
+                num_inference_steps=request["steps"],
                 width=size,
                 height=size,
                 guidance=1.0,
             )
-            drawn.image.save(Path(file), format="PNG", compress_level=1)
-            print("drawn", flush=True)
+            made.image.save(Path(file), format="PNG", compress_level=1)
+            print("done", flush=True)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import shutil
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from PIL import Image
 from benchmarks.gpu_bare import Bare
 from benchmarks.gpu_health import Health
 from benchmarks.gpu_report import Row
-from benchmarks.gpu_setup import LIKE, Lacking, Setup, Tell
+from benchmarks.gpu_setup import LIKE, Emit, Lacking, Setup
 from engine.catalog import ModelSpec
 from engine.protocol import Generate
 from gateway.models.weights import weights_bytes
@@ -42,6 +42,7 @@ STEPS, MORE_STEPS = 4, 8
 IMAGES = 4
 CLIENT_COUNT = 4
 SMALL_PX = 64
+LEAST_STEP_S = 0.001
 CANCELS = 3
 LARGE_CACHE_GB = 16.0
 TIMEOUT_S = 300.0
@@ -55,9 +56,9 @@ CANCEL_MOST = 1.1
 HEALTH_MOST_MS = 3.0
 
 
-def save_weights(setup: Setup, tell: Tell) -> None:
+def save_weights(setup: Setup, emit: Emit) -> None:
     """The model with random weights in bfloat16, as mflux saves one. Raises: Lacking for too little room on disk."""
-    if is_saved(setup):
+    if has_weights(setup):
         return
     if not setup.tiny and (free_gb := shutil.disk_usage(setup.work).free / GB) < DISK_GB:
         raise Lacking(f"{setup.work} has {free_gb:.0f} GB free, the weights take {DISK_GB:.0f}")
@@ -71,7 +72,7 @@ def save_weights(setup: Setup, tell: Tell) -> None:
         save_klein(setup.weights)
     mark_of(setup).touch()
     size_gb = weights_bytes(setup.weights) / GB
-    tell(Row(WEIGHTS, f"{size_gb:.1f} GB of random weights saved", time.monotonic() - began, "s"))
+    emit(Row(WEIGHTS, f"{size_gb:.1f} GB of random weights saved", time.monotonic() - began, "s"))
 
 
 def mark_of(setup: Setup) -> Path:
@@ -79,7 +80,7 @@ def mark_of(setup: Setup) -> Path:
     return setup.weights.with_suffix(".saved")
 
 
-def is_saved(setup: Setup) -> bool:
+def has_weights(setup: Setup) -> bool:
     return mark_of(setup).exists()
 
 
@@ -109,7 +110,7 @@ def save_klein(folder: Path, narrow: int = 1) -> None:
     mx.random.seed(1)
     for part in parts.values():
         part.set_dtype(mx.bfloat16)
-    ModelSaver.save_model(type("Parts", (), parts), None, str(folder), Flux2KleinWeightDefinition)  # type: ignore[arg-type]
+    ModelSaver.save_model(type("Parts", (), parts), None, str(folder), Flux2KleinWeightDefinition)
     save_toy_tokenizer(folder / "tokenizer", CHAT_TEMPLATE)
 
 
@@ -150,7 +151,7 @@ def spec_of(bits: int | None) -> ModelSpec:
     return SPECS[LIKE if bits is None else f"{LIKE}-{bits}-bit"]
 
 
-def drawn(client: httpx.Client, setup: Setup, seed: int, prompt: str, *, n: int = 1, **more: Any) -> list[bytes]:
+def images_of(client: httpx.Client, setup: Setup, seed: int, prompt: str, *, n: int = 1, **more: Any) -> list[bytes]:
     """PNGs of one request to /v1."""
     size = f"{setup.size_px}x{setup.size_px}"
     body = {"prompt": prompt, "seed": seed, "n": n, "size": size, "steps": STEPS, "response_format": "b64_json"}
@@ -160,7 +161,7 @@ def drawn(client: httpx.Client, setup: Setup, seed: int, prompt: str, *, n: int 
 
 def seconds_of(client: httpx.Client, setup: Setup, seed: int, prompt: str, **more: Any) -> float:
     began = time.perf_counter()
-    drawn(client, setup, seed, prompt, **more)
+    images_of(client, setup, seed, prompt, **more)
     return time.perf_counter() - began
 
 
@@ -219,47 +220,47 @@ def require_room(setup: Setup, bits: int | None, copies: int, limit_bytes: float
 # ---- parts ---------------------------------------------------------------------------------------
 
 
-def compare(setup: Setup, tell: Tell, part: str, bits: int | None, limit_bytes: float) -> None:
+def compare(setup: Setup, emit: Emit, part: str, bits: int | None, limit_bytes: float) -> None:
     """The gateway and mflux alone in alternation; steps; four images; memory; cancels."""
-    save_weights(setup, tell)
+    save_weights(setup, emit)
     require_room(setup, bits, 2, limit_bytes)
     began = time.monotonic()
     with serving(setup, bits) as client, Bare(setup, bits, sys.stderr.fileno()) as bare:
-        drawn(client, setup, 0, prompt_of(0))
-        tell(Row(part, "start, load and first image of the gateway", time.monotonic() - began, "s"))
+        images_of(client, setup, 0, prompt_of(0))
+        emit(Row(part, "start, load and first image of the gateway", time.monotonic() - began, "s"))
         loaded, peak = mlx_memory(client)
         for row in memory_rows(part, estimate(setup, bits), loaded, peak):
-            tell(row)
+            emit(row)
         bare.draw(0, prompt_of(0), STEPS)
-        alternate(setup, tell, part, client, bare)
-        step_s = steps(setup, tell, part, client, bare)
-        four(setup, tell, part, client, bare)
-        cancels(setup, tell, part, client, step_s)
+        alternate(setup, emit, part, client, bare)
+        step_s = steps(setup, emit, part, client, bare)
+        four(setup, emit, part, client, bare)
+        cancels(setup, emit, part, client, step_s)
 
 
-def alternate(setup: Setup, tell: Tell, part: str, client: httpx.Client, bare: Bare) -> None:
+def alternate(setup: Setup, emit: Emit, part: str, client: httpx.Client, bare: Bare) -> None:
     """New prompts, then the same prompt again: seconds of each side, and the ratio in each pair."""
     most = 0
-    alone, served = [], []
+    bare_s, gateway_s = [], []
     for seed in range(1, setup.pairs + 1):
-        alone.append(bare.draw(seed, prompt_of(seed), STEPS))
+        bare_s.append(bare.draw(seed, prompt_of(seed), STEPS))
         began = time.perf_counter()
-        [png] = drawn(client, setup, seed, prompt_of(seed))
-        served.append(time.perf_counter() - began)
+        [png] = images_of(client, setup, seed, prompt_of(seed))
+        gateway_s.append(time.perf_counter() - began)
         off = np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int) - bare.image().astype(int)
         most = max(most, int(np.abs(off).max()))
         if seed == 1:
             Image.open(io.BytesIO(png)).resize((256, 256)).save(setup.out / f"{part}.png")
-    tell(Row(part, "largest difference of a pixel from mflux alone", most, "of 255", 0))
-    tell(Row(part, "an image by mflux alone, median", statistics.median(alone), "s"))
-    tell(Row(part, "an image through the gateway, median", statistics.median(served), "s"))
-    tell(Row(part, "gateway / mflux alone, new prompts", median_ratio(served, alone), "", RATIO_MOST))
+    emit(Row(part, "largest difference of a pixel from mflux alone", most, "of 255", 0))
+    emit(Row(part, "an image by mflux alone, median", statistics.median(bare_s), "s"))
+    emit(Row(part, "an image through the gateway, median", statistics.median(gateway_s), "s"))
+    emit(Row(part, "gateway / mflux alone, new prompts", median_ratio(gateway_s, bare_s), "", RATIO_MOST))
     again = [
         (bare.draw(seed, prompt_of(1), STEPS), seconds_of(client, setup, seed, prompt_of(1)))
         for seed in range(101, 101 + setup.pairs)
     ]
     ratio = median_ratio([s for _, s in again], [a for a, _ in again])
-    tell(Row(part, "gateway / mflux alone, a prompt seen before", ratio, "", RATIO_MOST))
+    emit(Row(part, "gateway / mflux alone, a prompt seen before", ratio, "", RATIO_MOST))
 
 
 def median_ratio(ones: list[float], others: list[float]) -> float:
@@ -267,31 +268,32 @@ def median_ratio(ones: list[float], others: list[float]) -> float:
     return statistics.median(one / other for one, other in zip(ones, others, strict=True))
 
 
-def steps(setup: Setup, tell: Tell, part: str, client: httpx.Client, bare: Bare) -> float:
+def steps(setup: Setup, emit: Emit, part: str, client: httpx.Client, bare: Bare) -> float:
     """Seconds a step of each side, from images with more steps and with fewer; returns the gateway's."""
-    found = []
-    for draw in (
+    each_s = []
+    sides: tuple[Callable[[int], float], ...] = (
         lambda n: bare.draw(7, prompt_of(1), n),
         lambda n: seconds_of(client, setup, 7, prompt_of(1), steps=n),
-    ):
+    )
+    for draw in sides:
         few, many = (statistics.median(draw(n) for _ in range(3)) for n in (STEPS, MORE_STEPS))
-        found.append((many - few) / (MORE_STEPS - STEPS))
-    tell(Row(part, "a step by mflux alone", found[0], "s"))
-    tell(Row(part, "a step in the gateway's engine", found[1], "s"))
-    return found[1]
+        each_s.append((many - few) / (MORE_STEPS - STEPS))
+    emit(Row(part, "a step by mflux alone", each_s[0], "s"))
+    emit(Row(part, "a step in the gateway's engine", each_s[1], "s"))
+    return max(each_s[1], LEAST_STEP_S)
 
 
-def four(setup: Setup, tell: Tell, part: str, client: httpx.Client, bare: Bare) -> None:
+def four(setup: Setup, emit: Emit, part: str, client: httpx.Client, bare: Bare) -> None:
     """Four images of one new prompt in one request against four by mflux alone."""
     ratios = []
     for turn in range(1 if setup.tiny else 2):
         prompt = prompt_of(200 + turn)
         alone = sum(bare.draw(seed, prompt, STEPS) for seed in range(IMAGES))
         ratios.append(seconds_of(client, setup, 1, prompt, n=IMAGES) / alone)
-    tell(Row(part, "four images of one prompt / four by mflux alone", statistics.median(ratios), "", FOUR_MOST))
+    emit(Row(part, "four images of one prompt / four by mflux alone", statistics.median(ratios), "", FOUR_MOST))
 
 
-def cancels(setup: Setup, tell: Tell, part: str, client: httpx.Client, step_s: float) -> None:
+def cancels(setup: Setup, emit: Emit, part: str, client: httpx.Client, step_s: float) -> None:
     """Time between a cancel and the next image, less the time of that image alone, in steps; the longest of some."""
     small = {"size": f"{SMALL_PX}x{SMALL_PX}", "steps": 1}
     usual = statistics.median(seconds_of(client, setup, 1, prompt_of(1), **small) for _ in range(3))
@@ -304,10 +306,10 @@ def cancels(setup: Setup, tell: Tell, part: str, client: httpx.Client, step_s: f
         time.sleep(step_s * (turn + 0.5) / CANCELS)
         began = time.perf_counter()
         client.delete(f"/api/v1/jobs/{job}").raise_for_status()
-        drawn(client, setup, 1, prompt_of(1), **small)
+        images_of(client, setup, 1, prompt_of(1), **small)
         busy.append(time.perf_counter() - began - usual)
-    tell(Row(part, "from a cancel to the next image", max(busy), "s"))
-    tell(Row(part, "from a cancel to the next image, in steps", max(busy) / step_s, "", CANCEL_MOST))
+    emit(Row(part, "from a cancel to the next image", max(busy), "s"))
+    emit(Row(part, "from a cancel to the next image, in steps", max(busy) / step_s, "", CANCEL_MOST))
 
 
 def wait_for_step(client: httpx.Client, job: str) -> None:
@@ -318,44 +320,44 @@ def wait_for_step(client: httpx.Client, job: str) -> None:
                 return
 
 
-def clients(setup: Setup, tell: Tell, limit_bytes: float) -> None:
+def clients(setup: Setup, emit: Emit, limit_bytes: float) -> None:
     """Images a minute for four clients with their own prompts, against mflux alone in a loop; /health/live too."""
-    save_weights(setup, tell)
+    save_weights(setup, emit)
     bits = best_bits(setup, limit_bytes)
     rounds = 1 if setup.tiny else 5
     with Bare(setup, bits, sys.stderr.fileno()) as bare:
         bare.draw(0, prompt_of(0), STEPS)
         alone = [bare.draw(seed, prompt_of(300 + seed), STEPS) for seed in range(2 * rounds)]
     with serving(setup, bits) as client, ThreadPoolExecutor(CLIENT_COUNT) as pool:
-        drawn(client, setup, 0, prompt_of(0))
+        images_of(client, setup, 0, prompt_of(0))
 
         def draw(number: int) -> None:
             for turn in range(rounds):
-                drawn(client, setup, turn, prompt_of(1000 * (number + 1) + turn))
+                images_of(client, setup, turn, prompt_of(1000 * (number + 1) + turn))
 
         with Health(str(client.base_url)) as health:
             began = time.perf_counter()
             list(pool.map(draw, range(CLIENT_COUNT)))
             minutes = (time.perf_counter() - began) / 60
     loop = 60 / statistics.mean(alone)
-    served = CLIENT_COUNT * rounds / minutes
+    by_gateway = CLIENT_COUNT * rounds / minutes
     title = f"at {bits} bits" if bits else "in bfloat16"
-    tell(Row(CLIENTS, f"images a minute by mflux alone in a loop, {title}", loop))
-    tell(Row(CLIENTS, "images a minute through the gateway, four clients", served))
-    tell(Row(CLIENTS, "gateway / mflux alone in a loop", served / loop, "", 1.0, least=True))
-    tell(Row(CLIENTS, "/health/live while drawing, p99", health.p99_ms, "ms", HEALTH_MOST_MS))
+    emit(Row(CLIENTS, f"images a minute by mflux alone in a loop, {title}", loop))
+    emit(Row(CLIENTS, "images a minute through the gateway, four clients", by_gateway))
+    emit(Row(CLIENTS, "gateway / mflux alone in a loop", by_gateway / loop, "", 1.0, least=True))
+    emit(Row(CLIENTS, "/health/live while drawing, p99", health.p99_ms, "ms", HEALTH_MOST_MS))
 
 
-def caches(setup: Setup, tell: Tell, limit_bytes: float) -> None:
+def caches(setup: Setup, emit: Emit, limit_bytes: float) -> None:
     """An image with the usual `engine.cache_limit_gb` and with a large one: what MLX pays for the driver's memory."""
-    save_weights(setup, tell)
+    save_weights(setup, emit)
     bits = best_bits(setup, limit_bytes)
     medians = []
     for cache_gb in (setup.cache_gb, LARGE_CACHE_GB):
         with serving(replace(setup, cache_gb=cache_gb), bits) as client:
-            drawn(client, setup, 0, prompt_of(0))
+            images_of(client, setup, 0, prompt_of(0))
             seconds = [seconds_of(client, setup, seed, prompt_of(400 + seed)) for seed in range(setup.pairs)]
         medians.append(statistics.median(seconds))
         title = "the usual cache" if cache_gb is None else f"engine.cache_limit_gb {cache_gb:g}"
-        tell(Row(CACHE, f"an image through the gateway with {title}, median", medians[-1], "s"))
-    tell(Row(CACHE, f"with {LARGE_CACHE_GB:g} GB / with the usual cache", medians[1] / medians[0]))
+        emit(Row(CACHE, f"an image through the gateway with {title}, median", medians[-1], "s"))
+    emit(Row(CACHE, f"with {LARGE_CACHE_GB:g} GB / with the usual cache", medians[1] / medians[0]))

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.gpu_report import Row
-from benchmarks.gpu_setup import Lacking, Setup, Tell
+from benchmarks.gpu_setup import Emit, Lacking, Setup
 from engine.catalog import EMBEDDED, EMBEDDED_PATH
 from engine.client.environment import OPENBLAS, has_openblas
 from tests.support import toys, toys_pictures
@@ -58,7 +58,7 @@ class Case:
 CASES = (Case(EMBEDDED), *map(Case, TOY_NAMES), Case(TOY_NAMES[0], 8), Case(TOY_NAMES[0], 4))
 
 
-def run(setup: Setup, tell: Tell) -> None:
+def run(setup: Setup, emit: Emit) -> None:
     """Draw everywhere and compare. Raises: Lacking, CalledProcessError."""
     folder = setup.work / "pixels"
     folder.mkdir(parents=True, exist_ok=True)
@@ -67,10 +67,10 @@ def run(setup: Setup, tell: Tell) -> None:
     reference = draw(setup, folder, "cpu", BOTH, **uncompiled, **({"LD_PRELOAD": OPENBLAS} if has_openblas() else {}))
     exact = draw(setup, folder, gpu, PRECISIONS[0], MLX_ENABLE_TF32="0", **uncompiled)
     for row in exact_rows(reference, exact):
-        tell(row)
+        emit(row)
     rounded = draw(setup, folder, gpu, PRECISIONS[1])
     for row in rounded_rows(reference, rounded):
-        tell(row)
+        emit(row)
     sheet(reference, exact, rounded).save(setup.out / "pixels.png")
 
 
@@ -119,15 +119,15 @@ def difference(one: Any, other: Any) -> tuple[float, float]:
 
 def sheet(reference: dict[str, Any], exact: dict[str, Any], rounded: dict[str, Any]) -> Image.Image:
     """A line for each case: CPU, GPU in float32, GPU as the engine draws, 32 times the difference of the first two."""
-    drawn = Image.new("RGB", (4 * TILE_PX, len(CASES) * TILE_PX))
+    image = Image.new("RGB", (4 * TILE_PX, len(CASES) * TILE_PX))
     for line, case in enumerate(CASES):
         plain = reference[f"{case.name} float32"]
         off = np.abs(plain.astype(int) - exact[case.name].astype(int))
         tiles = (plain, exact[case.name], rounded[case.name], np.minimum(255, 32 * off).astype(np.uint8))
         for column, tile in enumerate(tiles):
-            image = Image.fromarray(tile).resize((TILE_PX, TILE_PX), Image.Resampling.NEAREST)
-            drawn.paste(image, (column * TILE_PX, line * TILE_PX))
-    return drawn
+            small = Image.fromarray(tile).resize((TILE_PX, TILE_PX), Image.Resampling.NEAREST)
+            image.paste(small, (column * TILE_PX, line * TILE_PX))
+    return image
 
 
 # ---- the process that draws ----------------------------------------------------------------------
@@ -143,7 +143,7 @@ def images(folder: Path, precision: str) -> Iterator[tuple[str, Any]]:
 
     for case in CASES:
         toy, spec = TOYS.get(case.model), SPECS[case.model]
-        path, size = (EMBEDDED_PATH, EMBEDDED_PX) if toy is None else (saved(toy, folder), SIZE_PX)
+        path, size = (EMBEDDED_PATH, EMBEDDED_PX) if toy is None else (weights_of(toy, folder), SIZE_PX)
         studio = Studio(spec, path, inputs={}, width_px=size, height_px=size)
         ModelConfig.precision = getattr(mx, precision)
         steps = NATIVE_STEPS if toy is None else max(STEPS, spec.min_steps)
@@ -152,7 +152,7 @@ def images(folder: Path, precision: str) -> Iterator[tuple[str, Any]]:
             yield case.name, np.asarray(studio.draw(steps=steps))
 
 
-def saved(toy: Toy, folder: Path) -> Path:
+def weights_of(toy: Toy, folder: Path) -> Path:
     """Folder of the toy's weights, which the first process saves."""
     place = folder / toy.name
     if not place.exists():
@@ -177,13 +177,13 @@ def main() -> None:
     import mlx.core as mx
 
     device, precision, name = sys.argv[1:]
-    folder, found = Path(name), {}
+    folder, arrays = Path(name), {}
     if device == "cpu":
         mx.set_default_device(mx.cpu)
     for one in PRECISIONS if precision == BOTH else (precision,):
         label = f" {one}" if precision == BOTH else ""
-        found |= {f"{case}{label}": pixels for case, pixels in images(folder, one)}
-    np.savez(file_of(folder, device, precision), **found)
+        arrays |= {f"{case}{label}": pixels for case, pixels in images(folder, one)}
+    np.savez(file_of(folder, device, precision), **arrays)
 
 
 if __name__ == "__main__":

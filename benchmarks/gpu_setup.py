@@ -1,4 +1,4 @@
-"""Setup of a part of benchmarks/gpu.py: what it measures with, and how it tells its rows."""
+"""Setup of a part of benchmarks/gpu.py: what it measures with, and where its rows go."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.live import ROOT
 LIKE = "flux2-klein-4b"
 """The catalogue's row whose geometry the model with random weights has."""
 
-Tell = Callable[[Row], None]
+Emit = Callable[[Row], None]
 
 
 class Lacking(Exception):
@@ -59,7 +59,7 @@ def python_path() -> str:
     return os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
 
 
-def tell_by_line(row: Row) -> None:
+def print_row(row: Row) -> None:
     """Print a row for `benchmarks.gpu`, which runs the part in a process of its own."""
     line = {name: getattr(row, name) for name in Row.__slots__}
     print(f"row {json.dumps(line)}", flush=True)

@@ -39,7 +39,7 @@ class Mac:
 MACS = (Mac("M1", 18.1, 4.5), Mac("M4 Pro", 5.5, 1.4))
 """Sources: pg_test_fsync on an M1 (docker/for-mac issue 5236: 18.1 ms); 18 to 19 ms and, with a barrier, 4.5 ms on an
 M1 Pro (go-ethereum issue 28754, cockroachdb/pebble pull request 1851); p99 5.5 ms on an M4 Pro (Wave-RF/WaveHouse issue
-84). Nobody told the barrier's time on an M4: it is taken to be the same share of F_FULLFSYNC.
+84). The barrier's time on an M4 is not known: the same share of F_FULLFSYNC is assumed.
 """
 
 
@@ -50,9 +50,9 @@ def kind_of(path: str) -> str:
     return FILE if path.endswith(".tmp") else FOLDER
 
 
-def counted(lines: Iterable[str]) -> Counter[str]:
+def count_syncs(lines: Iterable[str]) -> Counter[str]:
     """Syncs by kind in strace's output with paths (-y)."""
-    return Counter(kind_of(found["path"]) for line in lines if (found := CALL.search(line)))
+    return Counter(kind_of(call["path"]) for line in lines if (call := CALL.search(line)))
 
 
 def mac_ms(syncs: Counter[str], mac: Mac) -> float:
@@ -69,7 +69,7 @@ def draw(client: httpx.Client, count: int, n: int) -> None:
         client.post("/v1/images/generations", json=body).raise_for_status()
 
 
-def traced(folder: Path, count: int, n: int) -> Counter[str]:
+def trace(folder: Path, count: int, n: int) -> Counter[str]:
     """Syncs of `count` requests for `n` images each, by a gateway with the fake engine. Raises: CalledProcessError."""
     with live(folder) as gateway, httpx.Client(base_url=gateway.url, timeout=60) as client:
         draw(client, WARM, n)
@@ -84,24 +84,24 @@ def traced(folder: Path, count: int, n: int) -> Counter[str]:
         time.sleep(0.5)
         tracer.send_signal(signal.SIGINT)
         tracer.communicate()
-        return counted(output.read_text().splitlines())
+        return count_syncs(output.read_text().splitlines())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=20)
     parser.add_argument("--n", type=int, default=1, help="images of each request")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     if shutil.which("strace") is None:
         raise SystemExit("strace is not installed")
     with tempfile.TemporaryDirectory() as name:
-        syncs = traced(Path(name), asked.requests, asked.n)
+        syncs = trace(Path(name), options.requests, options.n)
     each = Counter({kind: syncs[kind] for kind in (COMMIT, FILE, FOLDER)})
-    said = ", ".join(f"{count / asked.requests:.2f} {kind}" for kind, count in each.items())
-    print(f"a request for {asked.n}: {said}")
+    counts = ", ".join(f"{count / options.requests:.2f} {kind}" for kind, count in each.items())
+    print(f"a request for {options.n}: {counts}")
     for mac in MACS:
-        ms = mac_ms(each, mac) / asked.requests
-        print(f"on a Mac ({mac.name}, by calculation): {ms:.0f} ms a request, {ms / asked.n:.0f} ms an image")
+        ms = mac_ms(each, mac) / options.requests
+        print(f"on a Mac ({mac.name}, by calculation): {ms:.0f} ms a request, {ms / options.n:.0f} ms an image")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import pytest
 
 from benchmarks import gpu, gpu_klein, gpu_pixels, syncs
 from benchmarks.gpu_report import ALL_MET, GOAL_MISSED, PART_LACKING, PartResult, Report, Row, table
-from benchmarks.gpu_setup import Lacking, Setup, tell_by_line
+from benchmarks.gpu_setup import Lacking, Setup, print_row
 from engine.catalog import EMBEDDED
 from tests.support.live import ROOT
 
@@ -225,7 +225,7 @@ def test_gpu_ratios_are_medians_of_pairs() -> None:
 
 def test_gpu_row_travels_as_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     row = Row("a", "x", 1.5, "s", 2.0, least=True)
-    tell_by_line(row)
+    print_row(row)
     word, _, rest = capsys.readouterr().out.partition(" ")
     assert word == "row"
     assert Row(**json.loads(rest)) == row
@@ -259,6 +259,6 @@ def test_syncs_are_counted_by_file_and_reckoned_for_a_mac() -> None:
         "13 fsync(7</home/me/output>) = 0",
         "12 <... fdatasync resumed>) = 0",
     ]
-    found = syncs.counted(lines)
+    found = syncs.count_syncs(lines)
     assert found == {syncs.COMMIT: 2, syncs.FILE: 1, syncs.FOLDER: 1}
     assert syncs.mac_ms(found, syncs.Mac("a Mac", full_ms=10, barrier_ms=2)) == 32
