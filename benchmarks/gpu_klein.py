@@ -295,7 +295,7 @@ def four(setup: Setup, emit: Emit, part: str, client: httpx.Client, bare: Bare) 
 
 def cancels(setup: Setup, emit: Emit, part: str, client: httpx.Client, step_s: float) -> None:
     """Time between a cancel and the next image, less the time of that image alone, in steps; the longest of some."""
-    small = {"size": f"{SMALL_PX}x{SMALL_PX}", "steps": 1}
+    small: dict[str, Any] = {"size": f"{SMALL_PX}x{SMALL_PX}", "steps": 1}
     usual = statistics.median(seconds_of(client, setup, 1, prompt_of(1), **small) for _ in range(3))
     busy = []
     for turn in range(CANCELS):

@@ -165,9 +165,10 @@ def weights_of(toy: Toy, folder: Path) -> Path:
 def in_place(toy: Toy | None) -> Iterator[None]:
     """mflux at the toy's width; without a toy the embedded model keeps the precision even on a CPU."""
     from engine.pipelines import flux2_tiny
+    from engine.pipelines.common.loading import load_by_layer
 
     def build(path: Path, *, quantize: int | None = None) -> Any:
-        return flux2_tiny.load_by_layer(lambda: flux2_tiny.Flux2Tiny(Path(path).resolve(), quantize))
+        return load_by_layer(lambda: flux2_tiny.Flux2Tiny(Path(path).resolve(), quantize))
 
     with mock.patch.object(flux2_tiny, "build", build) if toy is None else toy.in_place():
         yield
@@ -177,7 +178,8 @@ def main() -> None:
     import mlx.core as mx
 
     device, precision, name = sys.argv[1:]
-    folder, arrays = Path(name), {}
+    folder = Path(name)
+    arrays: dict[str, Any] = {}
     if device == "cpu":
         mx.set_default_device(mx.cpu)
     for one in PRECISIONS if precision == BOTH else (precision,):
