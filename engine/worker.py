@@ -138,6 +138,10 @@ class Worker:
                     outcome = self._run_job(backend, active)
                     self._active = None
                     self._wire.send(active.report(outcome), backend.memory())
+                    if isinstance(outcome, Failed) and outcome.code == "internal_error":
+                        # After some errors of a kernel CUDA answers nothing more: this ends the process, and the
+                        # gateway starts another one.
+                        backend.check_device()
 
     def _read_commands(self) -> None:
         for line in self._commands:

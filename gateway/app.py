@@ -84,6 +84,7 @@ def build_core(settings: Settings) -> Core:
                 memory_limit_bytes=memory_bytes,
                 cache_limit_bytes=default_cache_bytes(device) if cache is None else cache,
                 notes=_notes(settings),
+                kernels=data / "kernels",
             )
         ),
         library=library,

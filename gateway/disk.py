@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import re
 import secrets
@@ -21,6 +22,10 @@ READ_ONLY = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 SILENT = frozenset({errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ECONNREFUSED, errno.ENETUNREACH})
 TOO_MANY_FILES = frozenset({errno.EMFILE, errno.ENFILE})
 FAILING = frozenset({errno.EIO, errno.EBUSY, errno.ENOLCK, errno.ENOMEM})
+NOT_SUPPORTED = frozenset({errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY})
+F_BARRIERFSYNC = 85
+"""macOS, sys/fcntl.h: what was written before reaches the disk before what is written after. Python has no name for it.
+"""
 _FILE_NAME = re.compile(r"[0-9a-z][0-9a-z.]{0,127}")
 
 
@@ -43,12 +48,30 @@ def read_file(file: Path, most_bytes: int) -> bytes:
 
 
 def sync(descriptor: int) -> None:
-    """Write to disk. On macOS fsync leaves the bytes in the drive's cache; F_FULLFSYNC does not."""
+    """Write to disk. On macOS fsync leaves the bytes in the drive's cache; F_FULLFSYNC empties the whole cache."""
     if sys.platform == "darwin":
-        import fcntl
-
-        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+        _sync_by(descriptor, fcntl.F_FULLFSYNC)
     else:
+        os.fsync(descriptor)
+
+
+def sync_before_next(descriptor: int) -> None:
+    """Write to disk before all that is written later, which `sync` must follow. Only on macOS is it quicker than that:
+    it does not wait for the drive to empty its cache.
+    """
+    if sys.platform == "darwin":
+        _sync_by(descriptor, F_BARRIERFSYNC)
+    else:
+        os.fsync(descriptor)
+
+
+def _sync_by(descriptor: int, command: int) -> None:
+    """fcntl's `command`, or fsync on a file system without it, such as a share. Raises: OSError."""
+    try:
+        fcntl.fcntl(descriptor, command)
+    except OSError as error:
+        if error.errno not in NOT_SUPPORTED:
+            raise
         os.fsync(descriptor)
 
 
@@ -115,26 +138,26 @@ def write_atomic(folder: Path, name: str, data: bytes, place: str = "a folder of
 
 
 def _write_atomic(folder: Path, name: str, data: bytes) -> None:
-    """Write a temporary file and rename it. Raises: OSError."""
+    """Write a temporary file and rename it: first the bytes, then the name, then wait for both. Raises: OSError."""
     temporary = f".{name}.{secrets.token_hex(4)}.tmp"
     directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         try:
-            _write_durably(directory, temporary, data)
+            _write_in_order(directory, temporary, data)
             os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
         except BaseException:
             with suppress(OSError):
                 os.unlink(temporary, dir_fd=directory)
             raise
-        os.fsync(directory)
+        sync(directory)
     finally:
         os.close(directory)
 
 
-def _write_durably(directory: int, name: str, data: bytes) -> None:
+def _write_in_order(directory: int, name: str, data: bytes) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with os.fdopen(os.open(name, flags, 0o600, dir_fd=directory), "wb", buffering=0) as file:
         view = memoryview(data)
         while view:
             view = view[file.write(view) or 0 :]
-        sync(file.fileno())
+        sync_before_next(file.fileno())

@@ -16,7 +16,8 @@ import httpx
 import hypothesis
 import pytest
 
-from engine.client.environment import OPENBLAS, has_openblas, on_linux_cpu
+from engine.client.environment import OPENBLAS, has_openblas
+from engine.mlx_build import on_linux_cpu
 from gateway.store.base import JobStore
 from tests.support import PRELOADED
 from tests.support.live import Live

@@ -15,6 +15,7 @@ from engine import pipelines
 from engine.catalog import ModelSpec
 from engine.drawing import canvas
 from engine.drawing.base import BackendError, FinishedImage, Model, Watcher
+from engine.mlx_build import memory_of
 from engine.pipelines.common.base import ImageTask, Pipeline, Upscaler
 from engine.pipelines.common.finite import NotFinite, nan_message
 from engine.pipelines.common.lora_stack import LoraFault
@@ -24,8 +25,6 @@ from engine.safetensors import UnsafeFile, check_folder
 CACHE_LIMIT_BYTES = 1_000_000_000
 """Freed buffers that MLX caches on a GPU. Without a limit images took longer and longer: 6.9, 80, 105 s on a 32 GB Mac.
 """
-DEVICE_MEMORY = ("max_recommended_working_set_size", "total_memory", "memory_size")
-"""Names of the device's memory in MLX: Metal, CUDA, either."""
 
 
 class MlxBackend:
@@ -161,8 +160,7 @@ def device_name() -> str:
 
 def device_memory() -> int | None:
     """Bytes that a GPU offers; None on a CPU, where the gateway asks the operating system."""
-    found = mx.device_info()
-    return next((int(found[name]) for name in DEVICE_MEMORY if found.get(name)), None)
+    return memory_of(mx.device_info())
 
 
 def memory_error_or_same(error: RuntimeError) -> Exception:

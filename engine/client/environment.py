@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from engine.client.options import EngineOptions
+from engine.mlx_build import has_cuda_build, on_linux_cpu
 
 ROOT = Path(__file__).resolve().parents[2]
 """Folder that holds the package `engine`."""
@@ -45,16 +44,11 @@ def child_environment(options: EngineOptions, parent: Mapping[str, str]) -> dict
             environment["LD_PRELOAD"] = f"{preloaded}:{OPENBLAS}".lstrip(":")
         # One core stays free for the gateway's event loop; OpenBLAS threads spin when they have to share.
         environment.setdefault("OPENBLAS_NUM_THREADS", str(max(1, (os.cpu_count() or 1) - 1)))
+    elif options.backend == "mlx" and options.kernels is not None and has_cuda_build():
+        # MLX runs the kernels that it finds in this folder. Its own choice is in the temporary folder, which every user
+        # may write to, and which a restart of the machine empties: each kernel takes seconds to compile.
+        environment.setdefault("MLX_PTX_CACHE_DIR", str(options.kernels))
     return environment
-
-
-def on_linux_cpu() -> bool:
-    """Whether the installed MLX is the one for Linux without a GPU."""
-    try:
-        importlib.metadata.distribution("mlx-cpu")
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return sys.platform == "linux"
 
 
 def has_openblas() -> bool:

@@ -57,5 +57,7 @@ class EngineOptions:
     """An idle child is replaced once it uses more than `recycle_ratio` of the memory after its first job, plus this."""
     notes: Path | None = None
     """Folder in which running children are noted."""
+    kernels: Path | None = None
+    """Folder, closed to others, in which MLX keeps kernels that it has compiled for CUDA; it may be missing."""
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     clock: Callable[[], float] = time.monotonic

@@ -20,6 +20,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from engine.catalog import EMBEDDED
+from engine.mlx_build import DEVICE_MEMORY
 from gateway import __version__
 from gateway.cli.connect import Where
 from gateway.cli.failure import Exit, Failure
@@ -34,12 +35,13 @@ from gateway.settings import Settings
 
 SIGN: dict[Health, str] = {"ok": "[green]ok[/]", "note": "[yellow]--[/]", "broken": "[red]!![/]"}
 GIB = 2**30
-DEVICE = """
+DEVICE = f"""
 import mlx.core as mx
-kind = mx.default_device().type.name
-info = mx.device_info() if kind != "cpu" else {}
-names = ("max_recommended_working_set_size", "total_memory", "memory_size")
-print("metal" if mx.metal.is_available() else kind, next((int(info[name]) for name in names if info.get(name)), 0))
+is_gpu = mx.default_device().type.name == "gpu"
+info = mx.device_info() if is_gpu else {{}}
+shares = {DEVICE_MEMORY!r}
+kind = ("metal" if mx.metal.is_available() else "cuda") if is_gpu else "cpu"
+print(kind, next((int(share * int(info[name])) for name, share in shares.items() if info.get(name)), 0))
 """
 PROBE_S = 60
 

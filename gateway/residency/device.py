@@ -9,10 +9,10 @@ import platform
 import subprocess
 import sys
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
+from engine.mlx_build import CUDA_SHARE, has_cuda_build
 from gateway.machine import total_bytes
 
 Kind = Literal["metal", "cuda", "cpu"]
@@ -20,6 +20,8 @@ Kind = Literal["metal", "cuda", "cpu"]
 MEMORY_SHARE = 0.9
 """Share of the machine's memory, if the device names no limit of its own."""
 MIB = 2**20
+DRIVER = (Path("/proc/driver/nvidia/version"), Path("/dev/nvidiactl"), Path("/dev/dxg"))
+"""Signs of an NVIDIA driver: of the kernel, in a container that hides its /proc, in the Windows subsystem for Linux."""
 LARGE_BYTES = 36 * 2**30
 """From this size on Metal gives three quarters of the memory, below it two thirds."""
 CPU_CACHE_BYTES = 10**9
@@ -54,7 +56,7 @@ def expected() -> Device:
     if has_cuda():
         query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
         told_mib = _number(query)
-        return Device("cuda", int(MEMORY_SHARE * total) if told_mib is None else told_mib * MIB)
+        return Device("cuda", int(MEMORY_SHARE * total if told_mib is None else CUDA_SHARE * told_mib * MIB))
     return Device("cpu", int(MEMORY_SHARE * total))
 
 
@@ -75,7 +77,7 @@ def has_metal() -> bool:
 
 def has_cuda() -> bool:
     """Whether an NVIDIA driver is loaded and MLX's CUDA build is installed."""
-    return Path("/proc/driver/nvidia/version").exists() and find_spec("mlx_cuda_13") is not None
+    return any(sign.exists() for sign in DRIVER) and has_cuda_build()
 
 
 def _number(command: list[str]) -> int | None:

@@ -6,13 +6,16 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from PIL import Image, ImageChops
 
+from engine import mlx_build
 from engine.catalog import EMBEDDED, EMBEDDED_PATH
 from engine.client import EngineOptions, environment
 from engine.client.turn import Deadline
@@ -95,6 +98,31 @@ def test_engine_on_gpu_gets_no_cpu_settings(monkeypatch: pytest.MonkeyPatch) -> 
     child = environment.child_environment(EngineOptions(backend="mlx"), {})
     assert not {"LD_PRELOAD", "MLX_DISABLE_COMPILE", "OPENBLAS_NUM_THREADS"} & set(child)
     assert child["HF_HUB_OFFLINE"] == "1"
+
+
+def test_engine_with_cuda_keeps_compiled_kernels_in_a_folder_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLX's own choice is in the temporary folder, where any user could put code that the GPU then runs."""
+    monkeypatch.setattr(mlx_build, "sys", SimpleNamespace(platform="linux"))
+    monkeypatch.setattr(mlx_build, "is_installed", {"mlx-cuda-13", "mlx-cpu"}.__contains__)
+    mlx = EngineOptions(backend="mlx", kernels=Path("/data/kernels"))
+    child = environment.child_environment(mlx, {})
+    assert child["MLX_PTX_CACHE_DIR"] == "/data/kernels"
+    assert not {"LD_PRELOAD", "MLX_DISABLE_COMPILE", "OPENBLAS_NUM_THREADS"} & set(child), "though mlx-cpu is there too"
+    assert environment.child_environment(mlx, {"MLX_PTX_CACHE_DIR": "/mine"})["MLX_PTX_CACHE_DIR"] == "/mine"
+    assert "MLX_PTX_CACHE_DIR" not in environment.child_environment(EngineOptions(backend="mlx"), {})
+    assert "MLX_PTX_CACHE_DIR" not in environment.child_environment(replace(mlx, backend="fake"), {})
+    monkeypatch.setattr(mlx_build, "is_installed", {"mlx-cpu"}.__contains__)
+    assert "MLX_PTX_CACHE_DIR" not in environment.child_environment(mlx, {})
+    assert environment.child_environment(mlx, {})["MLX_DISABLE_COMPILE"] == "1"
+
+
+def test_memory_of_device_leaves_cuda_what_its_driver_and_libraries_need() -> None:
+    gib = 2**30
+    assert mlx_build.memory_of({"device_name": "NVIDIA", "free_memory": 20 * gib, "total_memory": 24 * gib}) == int(
+        0.95 * 24 * gib
+    )
+    assert mlx_build.memory_of({"memory_size": 32 * gib, "max_recommended_working_set_size": 22 * gib}) == 22 * gib
+    assert mlx_build.memory_of({"architecture": "x86_64"}) is None
 
 
 def test_engine_keeps_cpu_settings_of_the_user(linux_cpu: Path) -> None:

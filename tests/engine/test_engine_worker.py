@@ -14,7 +14,19 @@ import pytest
 
 from engine import worker
 from engine.backends.fake import FakeScript
-from engine.protocol import Cancel, JobReport, Memory, Ping, Pong, Ready, Run, decode_report, encode
+from engine.protocol import (
+    Cancel,
+    JobReport,
+    Memory,
+    ModelLoaded,
+    ModelLoading,
+    Ping,
+    Pong,
+    Ready,
+    Run,
+    decode_report,
+    encode,
+)
 from tests.support.engine import alive, plan, run_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -139,6 +151,44 @@ main.main()
                 kinds.append(report.fact.kind)
         _, errors = process.communicate(timeout=10)
         assert errors.count(b"a stray") == 2
+
+
+def test_engine_ends_when_its_device_answers_no_more_after_a_failed_job(tmp_path: Path) -> None:
+    """As with CUDA after an illegal access: each further call fails until the process ends."""
+    code = """
+import sys
+from engine import backends, __main__ as main
+from engine.backends.fake import FakeBackend
+class Broken(FakeBackend):
+    failures = 0
+    def draw(self, *given):
+        Broken.failures += 1
+        raise RuntimeError("cudaStreamSynchronize(stream) failed: an illegal memory access was encountered")
+    def check_device(self):
+        if Broken.failures == 2:
+            raise RuntimeError("CUDA is lost")
+backends.FakeBackend = Broken
+sys.argv = ["engine", "--backend", "fake"]
+main.main()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        ends = []
+        for job in ("first", "second"):
+            process.stdin.write(encode(run_of(tmp_path, job=job)))
+            process.stdin.flush()
+            while not isinstance(report := decode_report(process.stdout.readline()), JobReport) or isinstance(
+                report.fact, ModelLoading | ModelLoaded
+            ):
+                pass
+            ends.append((report.job, report.fact.kind))
+        assert ends == [("first", "failed"), ("second", "failed")], "the device still answers after the first"
+        _, errors = process.communicate(timeout=10)
+        assert process.returncode == 1
+        assert b"CUDA is lost" in errors
 
 
 def test_engine_refuses_second_concurrent_job(tmp_path: Path) -> None:

@@ -141,6 +141,32 @@ def test_engine_gets_the_cache_of_the_setting_or_of_the_device(monkeypatch: pyte
     assert engine_cache() is None
 
 
+def a_package(folder: Path, name: str) -> None:
+    """The package as its wheel installs it: with metadata, and with no module of its own."""
+    info = folder / f"{name.replace('-', '_')}-0.32.2.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.4\nName: {name}\nVersion: 0.32.2\n")
+
+
+@pytest.mark.parametrize(
+    ("package", "told_mib", "name"), [("mlx-cuda-13", 24576, WHOLE), ("mlx-cuda-12", 16384, EIGHT)]
+)
+def test_model_default_with_cuda_is_the_best_that_fits_what_mlx_uses_of_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, package: str, told_mib: int, name: str
+) -> None:
+    sign = tmp_path / "driver"
+    monkeypatch.setattr(device, "DRIVER", (tmp_path / "none", sign))
+    monkeypatch.setattr(device, "_number", lambda command: told_mib)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert device.expected().kind == "cpu"
+    sign.touch()
+    assert device.expected().kind == "cpu", "a driver alone computes nothing"
+    a_package(tmp_path, package)
+    monkeypatch.syspath_prepend(tmp_path)  # its list of packages is read again
+    assert device.expected() == Device("cuda", int(0.95 * told_mib * 2**20))
+    assert best_that_fits(device.expected()) == name
+
+
 def test_model_default_depends_on_bits_and_low_ram_settings() -> None:
     sixteen = Device("metal", metal_bytes(16 * GIB))
     assert best_that_fits(sixteen, quantize=4) == WHOLE, "at four bits it fits"

@@ -12,7 +12,9 @@ from contextlib import ExitStack
 from typing import Any
 
 from engine import __main__ as engine
-from tests.engine.test_engine_toys import TOYS
+from tests.support import toys, toys_further, toys_pictures
+
+TOYS = {toy.name: toy for toy in (*toys.TOYS, *toys_pictures.TOYS, *toys_further.TOYS)}
 
 
 def main() -> None:
@@ -30,9 +32,9 @@ def main() -> None:
         return backend
 
     engine.build = precise
-    with ExitStack() as toys:
+    with ExitStack() as stack:
         for name in names.split(","):
-            toys.enter_context(TOYS[name].in_place())
+            stack.enter_context(TOYS[name].in_place())
         engine.main()
 
 
