@@ -14,7 +14,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-CHUNK_BYTES = 500_000
+CHUNK_BYTES = 1_000_000
 """Unfolded rows that are multiplied at once."""
 LEAST_PRODUCTS = 1_500_000
 """Smaller products of matrices are computed by other code of OpenBLAS, whose sums have other last bits."""

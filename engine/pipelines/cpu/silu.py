@@ -15,7 +15,7 @@ import mlx.core as mx
 import numpy as np
 from mlx import nn
 
-CHUNK = 32768
+CHUNK = 16384
 """Numbers that are computed at once: their buffers stay in the processor's cache."""
 LEAST = 4096
 """Smaller arrays are left to MLX: a call costs more than it saves."""
@@ -43,7 +43,7 @@ class _Scratch(threading.local):
 
     def __init__(self) -> None:
         self.singles = np.empty((2, CHUNK), np.float32)
-        self.doubles = np.empty((3, CHUNK), np.float64)
+        self.doubles = np.empty((2, CHUNK), np.float64)
         self.powers = np.empty(CHUNK, np.int32)
 
 
@@ -67,7 +67,7 @@ def _silu_of_chunk(x: Any, result: Any) -> bool:
     """Write the SiLU of `x` into `result`; False where a number is too large for this, or is none."""
     size = x.size
     single, magnitude = _scratch.singles[:, :size]
-    double, fraction, whole = _scratch.doubles[:, :size]
+    double, fraction = _scratch.doubles[:, :size]
     powers = _scratch.powers[:size]
     np.abs(x, out=magnitude)
     if not magnitude.max() <= MOST:
@@ -75,10 +75,10 @@ def _silu_of_chunk(x: Any, result: Any) -> bool:
     # exp(|x|) is 2**whole * 2**fraction.
     np.multiply(magnitude, LOG2_E, out=single)
     np.copyto(fraction, single)
-    np.add(fraction, 0.5, out=whole)
-    np.floor(whole, out=whole)
-    np.subtract(fraction, whole, out=fraction)
-    np.copyto(powers, whole, casting="unsafe")
+    np.add(fraction, 0.5, out=double)
+    np.floor(double, out=double)
+    np.subtract(fraction, double, out=fraction)
+    np.copyto(powers, double, casting="unsafe")
     np.multiply(fraction, FIRST, out=double)
     for coefficient, rounding in HIGH:
         np.add(double, coefficient, out=double)
