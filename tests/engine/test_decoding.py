@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from engine.client import EngineOptions
 from engine.client.turn import Deadline, Fact
 from engine.decoding import DecodingThread
 from engine.protocol import Cancelled, Decoding, Drawn, Failed, StepDone
-from tests.support.engine import facts_of, fake, kinds, plan, read_ppm, run_of, running
+from tests.support.engine import FAST, facts_of, fake, kinds, plan, read_ppm, run_of, running
 from tests.support.engine_toy import save_toy_model
 
 SEEDS = (1, 2, 3)
@@ -69,7 +70,8 @@ def test_images_follow_each_other_where_memory_is_short(changes: dict[str, Any],
 
 def test_cancel_ends_a_job_within_one_step_while_an_image_is_decoded(tmp_path: Path) -> None:
     async def run() -> None:
-        async with running(fake(step_seconds=0.05, decode_seconds=3.0)) as engine:
+        patient = replace(FAST, cancel_answer_s=60.0)  # the engine itself answers
+        async with running(fake(patient, step_seconds=0.05, decode_seconds=3.0)) as engine:
             began = 0.0
 
             async def cancel(fact: Fact) -> None:
