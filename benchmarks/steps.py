@@ -157,9 +157,9 @@ class Engine(Side):
     def draw(self, prompt: str, seeds: tuple[int, ...], px: int) -> tuple[float, list[bytes]]:
         began, self._jobs, files = time.perf_counter(), self._jobs + 1, []
         spec = SPECS[NAMES[self.model]].model_copy(update={"native_px": None})
-        form = {"width_px": px, "height_px": px, "steps": STEPS, "guidance": 1.0, "seeds": seeds}
+        form: dict[str, Any] = {"width_px": px, "height_px": px, "steps": STEPS, "guidance": 1.0, "seeds": seeds}
         plan = Generate(model=spec.name, prompt=prompt, **form)
-        place = {"model_path": str(self.folder), "spool_dir": str(self.spool)}
+        place: dict[str, Any] = {"model_path": str(self.folder), "spool_dir": str(self.spool)}
         self._send(encode(Run(job=f"j{self._jobs}", attempt=1, plan=plan, spec=spec, decode_beside=True, **place)))
         while True:
             match decode_report(self._line()):
@@ -182,7 +182,7 @@ def compare(model: str, px: int, rounds: int) -> None:
             folder = home / "model"
             with in_place(model):
                 klein().save(folder)
-        sides = [kind(side, model, folder, spool) for side, kind in (("bare", Bare), ("engine", Engine))]
+        sides: list[Side] = [kind(side, model, folder, spool) for side, kind in (("bare", Bare), ("engine", Engine))]
         try:
             for title, count, is_new in (("new prompt", 1, True), ("prompt seen", 1, False), ("four images", 4, False)):
                 row(title, sides, px, count, rounds if count == 1 else max(2, rounds // 2), is_new=is_new)

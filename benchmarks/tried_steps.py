@@ -58,7 +58,7 @@ def constant_scale() -> AbstractContextManager[Any]:
 
     def attend(query: mx.array, key: mx.array, value: mx.array, batch_size: int, num_heads: int, head_dim: int) -> Any:
         if head_dim not in scales:
-            scales[head_dim] = float((1 / mx.sqrt(mx.array(head_dim))).item())
+            scales[head_dim] = float(np.asarray(1 / mx.sqrt(mx.array(head_dim))))
         mixed = mx.fast.scaled_dot_product_attention(query, key, value, scale=scales[head_dim])
         return mx.reshape(mx.transpose(mixed, (0, 2, 1, 3)), (batch_size, -1, num_heads * head_dim))
 
