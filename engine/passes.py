@@ -8,7 +8,7 @@ from PIL import Image, ImageOps
 
 from engine import tiles
 from engine.catalog import ModelSpec
-from engine.drawing.base import Backend, FinishedImage, Watcher
+from engine.drawing.base import Backend, Decode, FinishedImage, Watcher
 from engine.drawing.canvas import to_finished_image
 from engine.pass_watcher import PassWatcher
 from engine.protocol import Generate, SecondPass, steps_to_run
@@ -30,16 +30,31 @@ def draw(
     watcher: Watcher,
     save_temporary: SaveTemporary,
 ) -> FinishedImage:
-    """Image number `image` of the plan, from its own input image; in tiles, or with a second pass, as the plan says.
+    """Image number `image` of the plan. Raises: as Backend.draw."""
+    return denoise(backend, spec, plan, image, inputs, watcher, save_temporary)()
 
-    Raises: as Backend.draw.
+
+def denoise(
+    backend: Backend,
+    spec: ModelSpec,
+    plan: Generate,
+    image: int,
+    inputs: Mapping[str, str],
+    watcher: Watcher,
+    save_temporary: SaveTemporary,
+) -> Decode:
+    """Image number `image` of the plan, from its own input image; in tiles, or with a second pass, as the plan says. It
+    is not decoded yet, unless it is made of tiles.
+
+    Raises: as Backend.denoise.
     """
     plan = plan_of_image(plan, image)
     if plan.tiles is not None:
-        return tiles.draw(backend, spec, plan, plan.tiles, image, inputs, watcher, save_temporary)
+        finished = tiles.draw(backend, spec, plan, plan.tiles, image, inputs, watcher, save_temporary)
+        return lambda: finished
     second = plan.second_pass
     if second is None:
-        return backend.draw(spec, plan, image, inputs, watcher)
+        return backend.denoise(spec, plan, image, inputs, watcher)
     after = steps_to_run(second.steps, second.denoise)
     first = PassWatcher(watcher, 0, after)
     path = save_temporary(enlarge(backend.draw(spec, plan, image, inputs, first), second))
@@ -57,7 +72,7 @@ def draw(
     }
     over = plan.model_copy(update=update)
     last = PassWatcher(watcher, first.run, 0, own_prompt=over.prompt != plan.prompt)
-    return backend.draw(spec, over, image, {**inputs, FIRST: path}, last)
+    return backend.denoise(spec, over, image, {**inputs, FIRST: path}, last)
 
 
 def plan_of_image(plan: Generate, image: int) -> Generate:

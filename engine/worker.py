@@ -1,4 +1,5 @@
-"""Worker of the child process: reads commands on a thread, runs jobs on the main thread, and writes reports.
+"""Worker of the child process: reads commands on a thread, runs jobs on the main thread, and writes reports. Images are
+decoded on a third thread where a job says so.
 
 It holds one job at most and knows no queue. The message of a failure is fit for a client; the exception goes to stderr.
 """
@@ -13,7 +14,6 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -21,9 +21,11 @@ from typing import BinaryIO, Never, assert_never
 
 from pydantic import ValidationError
 
+from engine.decoding import DecodingThread
 from engine.drawing.base import (
     Backend,
     BackendError,
+    Decode,
     FinishedImage,
     ImageSkipped,
     JobCancelled,
@@ -32,7 +34,7 @@ from engine.drawing.base import (
     preview_steps,
     prompt_key,
 )
-from engine.passes import draw
+from engine.passes import denoise
 from engine.protocol import (
     Cancel,
     Cancelled,
@@ -61,6 +63,7 @@ from engine.protocol import (
     decode_command,
     encode,
 )
+from engine.spool import write_ppm
 
 log = logging.getLogger("engine.worker")
 
@@ -108,6 +111,8 @@ class ActiveJob:
     skip: threading.Event = field(default_factory=threading.Event)
     reported_prompts: set[PromptRead] = field(default_factory=set)
     """Prompts that were reported already: they are the same for most images of a job."""
+    reporting: threading.Lock = field(default_factory=threading.Lock)
+    """Held while an image is written and reported, which does not happen after the job was cancelled."""
 
     def report(self, fact: WorkerFact) -> JobReport:
         return JobReport(job=self.run.job, attempt=self.run.attempt, fact=fact)
@@ -122,6 +127,7 @@ class Worker:
         self._build_backend = backend
         self._work: queue.SimpleQueue[ActiveJob | Ping] = queue.SimpleQueue()
         self._active: ActiveJob | None = None
+        self._decoding = DecodingThread()
 
     def serve(self) -> Never:
         """Run until the parent closes the pipe; never returns."""
@@ -135,9 +141,12 @@ class Worker:
                     backend.check_device()
                     self._wire.send(Pong(nonce=nonce))
                 case ActiveJob() as active:
+                    self._decoding.settle()
                     outcome = self._run_job(backend, active)
                     self._active = None
-                    self._wire.send(active.report(outcome), backend.memory())
+                    # An image of a cancelled job may still be decoded: its memory is no sign of growth.
+                    after = [backend.memory()] if self._decoding.is_idle else []
+                    self._wire.send(active.report(outcome), *after)
                     if isinstance(outcome, Failed) and outcome.code == "internal_error":
                         # After some errors of a kernel CUDA answers nothing more: this ends the process, and the
                         # gateway starts another one.
@@ -178,7 +187,8 @@ class Worker:
             self._execute(backend, active)
             return Succeeded()
         except JobCancelled:
-            return Cancelled()
+            with active.reporting:
+                return Cancelled()
         except BackendError as error:
             log.warning("job %s: %s", job, error.code, exc_info=True)
             return Failed(code=error.code, message=error.message)
@@ -213,9 +223,15 @@ class Worker:
             case Upscale() as larger:
                 self._produce_image(backend, active, 0, larger.seed, 0, partial(_upscale, backend, run, larger))
             case Generate() as plan:
-                for image in range(run.first_image, len(plan.seeds)):
-                    _raise_if_cancelled(active)
-                    self._draw(backend, active, plan, image)
+                try:
+                    for image in range(run.first_image, len(plan.seeds)):
+                        _raise_if_cancelled(active)
+                        self._draw(backend, active, plan, image)
+                except JobCancelled:
+                    raise
+                except Exception:
+                    self._decoding.wait(partial(_raise_if_cancelled, active))  # the image before comes first
+                    raise
             case _:
                 assert_never(run.plan)
 
@@ -242,11 +258,12 @@ class Worker:
             write_ppm(unfinished, first)
             return str(unfinished)
 
-        def generate(watcher: Watcher) -> FinishedImage:
-            return draw(backend, run.spec, plan, image, run.inputs, watcher, save_temporary)
+        def denoise_image(watcher: Watcher) -> Decode:
+            return denoise(backend, run.spec, plan, image, run.inputs, watcher, save_temporary)
 
+        beside = run.decode_beside and not plan.low_ram and image + 1 < len(plan.seeds)
         try:
-            self._produce_image(backend, active, image, plan.seeds[image], plan.previews, generate)
+            self._produce_image(backend, active, image, plan.seeds[image], plan.previews, denoise_image, beside=beside)
         finally:
             unfinished.unlink(missing_ok=True)
 
@@ -257,38 +274,61 @@ class Worker:
         image: int,
         seed: int,
         previews: int,
-        generate: Callable[[Watcher], FinishedImage],
+        denoise_image: Callable[[Watcher], Decode],
+        *,
+        beside: bool = False,
     ) -> None:
-        """Generate one image, write it into the spool, and report it."""
+        """Generate one image, write it into the spool, and report it; `beside` the next one, from its decoding on."""
         run = active.run
         began = time.monotonic()
-        watcher = _Watcher(self._wire, active, image, previews, backend.memory)
-        finished = generate(watcher)
-        watcher.check()  # the caller was told that the job is cancelled, and its files were deleted
-        name = f"{run.job}.{run.attempt}.{image}.ppm"
-        write_ppm(Path(run.spool_dir) / name, finished)
-        drawn = Drawn(
-            image=image,
-            seed=seed,
-            spool=name,
-            width_px=finished.width_px,
-            height_px=finished.height_px,
-            drawn_px=finished.drawn_px,
-            seconds=time.monotonic() - began,
-            cut_short=watcher.cut_short,
-        )
-        active.skip.clear()
-        self._wire.send(backend.memory().model_copy(update={"after": "picture"}), active.report(drawn))
+        watcher = _Watcher(self._wire, active, image, previews, backend.memory, self._decoding)
+        decode = denoise_image(watcher)
+
+        def finish() -> None:
+            finished = decode()
+            name = f"{run.job}.{run.attempt}.{image}.ppm"
+            with active.reporting:
+                _raise_if_cancelled(active)  # the caller was told so, and the job's files were deleted
+                write_ppm(Path(run.spool_dir) / name, finished)
+                drawn = Drawn(
+                    image=image,
+                    seed=seed,
+                    spool=name,
+                    width_px=finished.width_px,
+                    height_px=finished.height_px,
+                    drawn_px=finished.drawn_px,
+                    seconds=time.monotonic() - began,
+                    cut_short=watcher.cut_short,
+                )
+                self._wire.send(backend.memory().model_copy(update={"after": "picture"}), active.report(drawn))
+
+        self._decoding.wait(watcher.check)
+        if beside:
+            active.skip.clear()
+            self._decoding.start(finish)
+        else:
+            finish()
+            active.skip.clear()
 
 
-def _upscale(backend: Backend, run: Run, plan: Upscale, watcher: Watcher) -> FinishedImage:
-    return backend.upscale(plan, run.inputs[plan.image], watcher)
+def _upscale(backend: Backend, run: Run, plan: Upscale, watcher: Watcher) -> Decode:
+    finished = backend.upscale(plan, run.inputs[plan.image], watcher)
+    return lambda: finished
 
 
 class _Watcher:
     """Watcher that reports the steps of one image, and stops it between two of them."""
 
-    def __init__(self, wire: Wire, active: ActiveJob, image: int, previews: int, memory: Callable[[], Memory]) -> None:
+    def __init__(
+        self,
+        wire: Wire,
+        active: ActiveJob,
+        image: int,
+        previews: int,
+        memory: Callable[[], Memory],
+        decoding: DecodingThread,
+    ) -> None:
+        self._decoding = decoding
         self._memory = memory
         self._wire = wire
         self._active = active
@@ -318,10 +358,13 @@ class _Watcher:
 
     def start_decoding(self) -> None:
         self.check()
+        self._decoding.wait(self.check)
         self._send(Decoding(image=self._image))
 
     def check(self) -> None:
+        """Raises: JobCancelled; the error of the image before, where its decoding failed."""
         _raise_if_cancelled(self._active)
+        self._decoding.check()
 
     def _send(self, fact: WorkerFact) -> None:
         self._wire.send(self._active.report(fact))
@@ -352,20 +395,3 @@ def _is_below(error: Exception, folder: str) -> bool:
     """Whether an OSError is about a file below this folder."""
     name = error.filename if isinstance(error, OSError) and error.errno is not None else None
     return isinstance(name, str) and Path(name).is_relative_to(folder)
-
-
-def write_ppm(path: Path, finished: FinishedImage) -> None:
-    """Write under a temporary name, then rename, so that no reader sees half an image. Raises: OSError with its
-    name.
-    """
-    temporary = path.with_name(path.name + ".part")
-    try:
-        with open(temporary, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-            file.write(f"P6\n{finished.width_px} {finished.height_px}\n255\n".encode())
-            file.write(finished.rgb)
-        temporary.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        error.filename = error.filename or str(path)
-        raise

@@ -96,6 +96,7 @@ def build_core(settings: Settings) -> Core:
             keep_quantized=settings.models.keep_quantized,
             memory_is_set=engine.memory_gb is not None,
             expected_bytes=None if device.kind == "cpu" else device.limit_bytes,
+            decode_beside=engine.decode_beside,
             idle_unload_s=engine.idle_unload_s,
         ),
         ocr=OcrOptions(

@@ -20,7 +20,7 @@ from PIL import Image
 
 from engine.catalog import ModelSpec
 from engine.drawing import canvas
-from engine.drawing.base import FinishedImage, ImageSkipped, Model, Watcher
+from engine.drawing.base import Decode, FinishedImage, ImageSkipped, Model, Watcher
 from engine.prompt_tokens import Span, TokenEncoder, read_prompt
 from engine.protocol import MAX_LINE_BYTES, Frozen, Generate, Memory, PromptRead, Upscale, steps_to_run
 
@@ -127,9 +127,14 @@ class FakeBackend:
     def draw(
         self, spec: ModelSpec, plan: Generate, image: int, inputs: Mapping[str, str], watcher: Watcher
     ) -> FinishedImage:
+        return self.denoise(spec, plan, image, inputs, watcher)()
+
+    def denoise(
+        self, spec: ModelSpec, plan: Generate, image: int, inputs: Mapping[str, str], watcher: Watcher
+    ) -> Decode:
         frame = canvas.frame_of(plan, spec.native_px, inputs, grey_edges=spec.grey_edges)
-        if frame.untouched is not None:
-            return canvas.to_finished_image(frame.untouched, frame.untouched.size)
+        if (untouched := frame.untouched) is not None:
+            return lambda: canvas.to_finished_image(untouched, untouched.size)
         for reading in prompt_readings(plan, self._script):
             watcher.report_prompt(reading)
         drawn = draw_gradients(plan, image, frame)
@@ -141,11 +146,15 @@ class FakeBackend:
                 watcher.step(step, steps, time.monotonic() - began, lambda: frame.preview(drawn))
         self._images_made += 1
         watcher.start_decoding()
-        self._phase("decode")
-        if self._script.crash_in == "decode" and self._may_misbehave():
-            self._crash()
-        time.sleep(self._script.decode_seconds)
-        return canvas.to_finished_image(frame.finish(drawn), frame.drawn)
+
+        def decode() -> FinishedImage:
+            self._phase("decode")
+            if self._script.crash_in == "decode" and self._may_misbehave():
+                self._crash()
+            time.sleep(self._script.decode_seconds)
+            return canvas.to_finished_image(frame.finish(drawn), frame.drawn)
+
+        return decode
 
     def upscale(self, plan: Upscale, image: str, watcher: Watcher) -> FinishedImage:
         with Image.open(image) as opened:

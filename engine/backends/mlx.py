@@ -14,11 +14,12 @@ from mflux.models.common.config.model_config import ModelConfig
 from engine import pipelines
 from engine.catalog import ModelSpec
 from engine.drawing import canvas
-from engine.drawing.base import BackendError, FinishedImage, Model, Watcher
+from engine.drawing.base import BackendError, Decode, FinishedImage, Model, Watcher
 from engine.mlx_build import memory_of
 from engine.pipelines.common.base import ImageTask, Pipeline, Upscaler
 from engine.pipelines.common.finite import NotFinite, nan_message
 from engine.pipelines.common.lora_stack import LoraFault
+from engine.pipelines.cpu import replace_slow_functions
 from engine.protocol import Generate, Memory, Upscale
 from engine.safetensors import UnsafeFile, check_folder
 
@@ -44,6 +45,7 @@ class MlxBackend:
         if self.device == "cpu":
             # bfloat16 has no fast matmul on a CPU: 6 GFLOP/s against 61 in float32.
             ModelConfig.precision = mx.float32
+            replace_slow_functions()
         elif cache_limit_bytes is None:
             self._cache_limit_bytes = CACHE_LIMIT_BYTES
         if self._cache_limit_bytes is not None:
@@ -76,27 +78,44 @@ class MlxBackend:
     def draw(
         self, spec: ModelSpec, plan: Generate, image: int, inputs: Mapping[str, str], watcher: Watcher
     ) -> FinishedImage:
+        return self.denoise(spec, plan, image, inputs, watcher)()
+
+    def denoise(
+        self, spec: ModelSpec, plan: Generate, image: int, inputs: Mapping[str, str], watcher: Watcher
+    ) -> Decode:
         if self._pipeline is None:
             raise BackendError("bad_input", "The model upscales pictures and draws none.")
         frame = canvas.frame_of(plan, spec.native_px, inputs, grey_edges=spec.grey_edges)
-        if frame.untouched is not None:
-            return canvas.to_finished_image(frame.untouched, frame.untouched.size)
+        if (untouched := frame.untouched) is not None:
+            return lambda: canvas.to_finished_image(untouched, untouched.size)
         loras = tuple((inputs[lora.name], lora.scale) for lora in plan.loras)
         names = {file: lora.name for lora, (file, _) in zip(plan.loras, loras, strict=True)}
         self._drop_stale_cache((plan.width_px, plan.height_px, plan.second_pass, len(plan.references)))
         mx.reset_peak_memory()
         try:
-            with self._without_cache(plan.low_ram):
-                drawn = self._pipeline.generate(ImageTask(plan, image, frame, loras), watcher)
+            with self._errors(plan), self._without_cache(plan.low_ram):
+                decode_image = self._pipeline.denoise(ImageTask(plan, image, frame, loras), watcher)
         except LoraFault as fault:
             raise BackendError("bad_input", f"LoRA '{names[fault.file]}' cannot be used: it {fault.reason}.") from fault
+
+        def decode() -> FinishedImage:
+            with self._errors(plan), self._without_cache(plan.low_ram):
+                decoded = decode_image()
+            return canvas.to_finished_image(frame.finish(decoded), decoded.size)
+
+        return decode
+
+    @contextmanager
+    def _errors(self, plan: Generate) -> Iterator[None]:
+        """Context that turns MLX's errors, and pixels that are not finite, into a backend's errors."""
+        try:
+            yield
         except NotFinite as fault:
             raise self._not_finite_error(
                 fault, [f"LoRA '{lora.name}' at scale {lora.scale:g}" for lora in plan.loras]
             ) from fault
         except RuntimeError as error:
             raise memory_error_or_same(error) from error
-        return canvas.to_finished_image(frame.finish(drawn), drawn.size)
 
     def upscale(self, plan: Upscale, image: str, watcher: Watcher) -> FinishedImage:
         if self._upscaler is None:

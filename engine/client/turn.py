@@ -58,19 +58,25 @@ class Deadline:
         self._size_factor = size_factor
         self._resets_after_decoding = resets_after_decoding
         self._steps_s: list[float] = []
+        self._decoding: int | None = None
+        """Image that is being decoded, perhaps beside the steps of the next one."""
         self.phase: Phase = "waiting"
 
     def on_fact(self, fact: Fact) -> None:
         match fact:
             case ModelLoading():
                 self.phase = "loading"
-            case ModelLoaded() | PromptRead() | Preview() | Drawn():
+            case ModelLoaded() | PromptRead() | Preview():
                 self.phase = "drawing"
-            case StepDone(seconds=seconds):
+            case Drawn():
+                self.phase, self._decoding = "drawing", None
+            case StepDone(image=image, seconds=seconds):
                 self.phase = "drawing"
+                if image == self._decoding:  # a second pass
+                    self._decoding = None
                 self._steps_s.append(seconds)
-            case Decoding():
-                self.phase = "decoding"
+            case Decoding(image=image):
+                self.phase, self._decoding = "decoding", image
                 if self._resets_after_decoding:
                     self._steps_s.clear()
             case Succeeded() | Failed() | Cancelled():
@@ -81,15 +87,16 @@ class Deadline:
     @property
     def allowance_s(self) -> float:
         options = self._options
+        decode_s = 0.0 if self._decoding is None else options.decode_s * self._size_factor
         match self.phase:
             case "waiting" | "loading":
                 return options.load_s
             case "drawing":
                 if not self._steps_s:
-                    return options.first_step_s * self._size_factor
-                return max(options.step_floor_s, options.step_factor * median(self._steps_s))
+                    return max(decode_s, options.first_step_s * self._size_factor)
+                return max(decode_s, options.step_floor_s, options.step_factor * median(self._steps_s))
             case "decoding":
-                return options.decode_s * self._size_factor
+                return decode_s
             case _:
                 assert_never(self.phase)
 

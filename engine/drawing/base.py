@@ -54,6 +54,13 @@ class FinishedImage:
     """Size at which the model generated, before the image was fitted to the requested size."""
 
 
+Decode = Callable[[], FinishedImage]
+"""Function that decodes one image from its last latents: called once, from any thread.
+
+Raises: BackendError, MemoryError.
+"""
+
+
 class JobCancelled(Exception):
     """The job was cancelled. It is raised through the backend, which stays usable."""
 
@@ -91,7 +98,7 @@ class Watcher(Protocol):
 
 
 class Backend(Protocol):
-    """Backend that holds at most one model. Called from one thread only."""
+    """Backend that holds at most one model. Called from one thread only, except for `Decode`."""
 
     @property
     def name(self) -> str: ...
@@ -119,6 +126,14 @@ class Backend(Protocol):
         plan's blobs to files.
 
         Raises: JobCancelled, BackendError, MemoryError.
+        """
+
+    def denoise(
+        self, spec: ModelSpec, plan: Generate, image: int, inputs: Mapping[str, str], watcher: Watcher
+    ) -> Decode:
+        """Do what `draw` does, up to the decoding, which the result does: beside other images, unless `plan.low_ram`.
+
+        Raises: as `draw`.
         """
 
     def save(self, folder: str) -> None:

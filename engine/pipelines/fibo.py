@@ -7,6 +7,7 @@ is not needed.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +69,9 @@ class _CachingPipeline(MfluxPipeline):
         super().__init__(*args, **kwargs)
         self._encode = CachedEncoder(PromptEncoder._get_prompt_embeds)
 
-    def generate(self, task: ImageTask, watcher: Watcher) -> Image:
+    def denoise(self, task: ImageTask, watcher: Watcher) -> Callable[[], Image]:
         with patched(PromptEncoder, "_get_prompt_embeds", staticmethod(self._encode)):
-            return super().generate(task, watcher)
+            return super().denoise(task, watcher)
 
 
 class FiboPipeline(_CachingPipeline, StandardPipeline):

@@ -17,12 +17,12 @@ from mflux.models.flux2.latent_creator.flux2_latent_creator import Flux2LatentCr
 from mflux.models.flux2.model.flux2_transformer.flux2_kv_cache import Flux2KVCache
 from mflux.models.flux2.variants.edit.flux2_klein_edit import Flux2KleinEdit
 from mflux.models.flux2.variants.edit.flux2_klein_edit_helpers import _Flux2KleinEditHelpers
-from mflux.utils.image_util import ImageUtil
 from PIL.Image import Image
 
 from engine.drawing.base import Model
 from engine.pipelines.common.base import ImageTask, Pipeline, key_of
 from engine.pipelines.common.denoising import DenoisingRun
+from engine.pipelines.common.finite import to_image
 from engine.pipelines.common.latents import resize_latents, shrink_latents
 from engine.pipelines.common.linear_preview import LinearPreview
 from engine.pipelines.common.noise import shift_sigma, slerp
@@ -101,8 +101,8 @@ class Flux2Pipeline(MfluxPipeline):
         packed = _to_grid(clean, height // 16, width // 16)
         if small_px is not None:
             latents = shrink_latents(vae.unpack_packed_latents(packed), small_px)
-            return cast(Image, ImageUtil.to_pil(vae.decode(latents)))
-        return cast(Image, ImageUtil.to_pil(vae.decode_packed_latents(packed, tiling_config=tiling)))
+            return to_image(vae.decode(latents))
+        return to_image(vae.decode_packed_latents(packed, tiling_config=tiling))
 
 
 def _to_grid(packed: mx.array, rows: int, columns: int) -> mx.array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import mlx.core as mx
@@ -54,9 +55,9 @@ class Ideogram4Pipeline(OwnLoopPipeline):
         super().__init__(pipeline, **kwargs)
         self._unconditional_loras = LoraStack(pipeline.unconditional_transformer, kwargs["loras"])
 
-    def generate(self, task: ImageTask, watcher: Watcher) -> Image:
+    def denoise(self, task: ImageTask, watcher: Watcher) -> Callable[[], Image]:
         self._unconditional_loras.apply(task.loras)
-        return super().generate(task, watcher)
+        return super().denoise(task, watcher)
 
     def save(self, folder: str) -> None:
         self._unconditional_loras.apply(())

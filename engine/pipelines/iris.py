@@ -14,11 +14,11 @@ from mflux.models.iris.model.iris_scheduler.iris_turbo_scheduler import IrisTurb
 from mflux.models.iris.model.iris_text_encoder.prompt_encoder import IrisPromptEncoder
 from mflux.models.iris.variants import Iris
 from mflux.models.iris.weights.iris_weight_definition import IrisWeightDefinition
-from mflux.utils.image_util import ImageUtil
 from PIL.Image import Image
 
 from engine.drawing.base import Model
 from engine.pipelines.common.base import Pipeline
+from engine.pipelines.common.finite import to_image
 from engine.pipelines.common.initial_latents import Sigmas
 from engine.pipelines.common.own_loop import OwnLoopPipeline
 from engine.pipelines.common.patching import patched
@@ -61,7 +61,7 @@ class IrisPipeline(OwnLoopPipeline):
     """Pipeline whose loop works on pixels."""
 
     def _decode(self, clean: mx.array, height: int, width: int, *, small_px: int | None = None) -> Image:
-        return cast(Image, ImageUtil.to_pil(mx.clip(clean, -1, 1)))
+        return to_image(mx.clip(clean, -1, 1))
 
 
 _turbo: Sigmas = lambda steps, width, height: (*IrisTurboScheduler.SIGMAS, 0.0)  # noqa: E731

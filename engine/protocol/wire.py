@@ -29,6 +29,8 @@ class Run(Frozen):
     """Absolute files of the plan's blobs and LoRAs, by name."""
     spool_dir: str
     first_image: int = 0
+    decode_beside: bool = False
+    """Whether an image is decoded while the next one is denoised, which needs memory for both."""
 
 
 class Cancel(Frozen):

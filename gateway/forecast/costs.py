@@ -10,10 +10,11 @@ from engine.catalog import ModelSpec
 from gateway.forecast.series import Cost, LinearFit, Series
 from gateway.forecast.work import Work
 
-Part = Literal["start", "gap", "load", "head", "next_head", "step", "tail", "file", "page", "fetch"]
+Part = Literal["start", "gap", "load", "head", "next_head", "step", "tail", "next_tail", "file", "page", "fetch"]
 """Parts of a job: the `start` of the engine, the `gap` between two jobs, the `load` of a model. Of an image: `head`,
 all before its first step, such as encoding the text (`next_head` for a job's later images); a `step`; `tail`, all
-after the last step, such as decoding; writing its `file`. A `page` of text. To `fetch` a gigabyte from the hub.
+after the last step, such as decoding (`next_tail` where it delays a later image, which it does not where both are done
+at once); writing its `file`. A `page` of text. To `fetch` a gigabyte from the hub.
 """
 KEPT_KINDS = 64
 SpecOf = Callable[[str], ModelSpec | None]
@@ -51,6 +52,8 @@ class Costs:
         return cost
 
     def _of(self, part: Part, work: Work | None) -> Cost:
+        if part == "next_tail" and _name(part, work) not in self._series:
+            part = "tail"
         spec = None if work is None else self._spec_of(work.model)
         series = self._series.get(_name(part, work))
         return (series or Series()).cost(_size(part, work), first_guess(part, work, spec))
@@ -72,9 +75,11 @@ class Costs:
             return Cost(0.0, 0.0)
         step, tail = self.of("step", work), self.of("tail", work)
         head, next_head = self.of("head", work), self.of("next_head", work)
-        seconds = head.seconds + (work.images - 1) * next_head.seconds
-        seconds += work.images * (work.steps * step.seconds + tail.seconds)
-        spread = hypot(head.spread, work.images * work.steps * step.spread, work.images * tail.spread)
+        next_tail = self.of("next_tail", work)
+        seconds = head.seconds + tail.seconds + (work.images - 1) * (next_head.seconds + next_tail.seconds)
+        seconds += work.images * work.steps * step.seconds
+        tails = tail.spread + (work.images - 1) * next_tail.spread
+        spread = hypot(head.spread, work.images * work.steps * step.spread, tails)
         return Cost(seconds, spread)
 
     def to_json(self) -> dict[str, Any]:
@@ -109,7 +114,7 @@ def first_guess(part: Part, work: Work | None, spec: ModelSpec | None) -> Linear
             return LinearFit(0.05, 0.0)
         case "step":
             return LinearFit(guidance * (0.03 + 0.01 * size_gb), guidance * (0.2 + 0.4 * size_gb))
-        case "tail":
+        case "tail" | "next_tail":
             return LinearFit(0.02, 1.5)
         case "file":
             return LinearFit(0.02, 0.2)

@@ -39,6 +39,10 @@ class Trace:
     done: int = 0
     """Images drawn or pages read."""
     step: int = 0
+    ahead: int = 0
+    """1 while an image is decoded beside the steps of the next one."""
+    _image: int | None = None
+    """The image of the last step."""
     _first_step_at: float = 0.0
     _first_step_s: float = 0.0
     _head_s: float = 0.0
@@ -63,7 +67,12 @@ class Trace:
                 self.loads = False
                 self._enter("head", now)
                 yield "load", seconds
-            case StepDone(step=step, steps=steps, seconds=seconds):
+            case StepDone(image=image, step=step, steps=steps, seconds=seconds):
+                if self.phase == "tail" and image != self._image:
+                    yield from self._parts()
+                    yield "next_tail", 0.0
+                    self.ahead = 1
+                self._image = image
                 if self.phase != "steps":
                     self._first_step_at, self._first_step_s, self._head_s = now, seconds, now - self.since
                 elif step > self.step:
@@ -71,9 +80,13 @@ class Trace:
                 self.loads, self.step = False, step
                 self._enter("tail" if step >= steps else "steps", now)
             case Drawn(image=image, cut_short=cut_short):
-                if self.phase == "tail" and not cut_short:
-                    yield from self._parts(now)
                 self._drawn_at[image] = now
+                if self.ahead and image != self._image:
+                    self.done, self.ahead = self.done + 1, 0
+                    return
+                if self.phase == "tail" and not cut_short:
+                    yield from self._parts()
+                    yield "tail", now - self.since
                 self.done, self.step = self.done + 1, 0
                 self._enter("filing" if self.done >= self.work.images else "head", now)
             case ImageDone(image=image):
@@ -91,13 +104,17 @@ class Trace:
                 self.since = now
                 yield "page", seconds
 
-    def _parts(self, now: float) -> Iterator[tuple[Part, float]]:
-        """Parts of a finished image. The first step's extra time is counted with what comes before it."""
+    @property
+    def _before(self) -> int:
+        """Images before the one that is denoised."""
+        return self.done + self.ahead
+
+    def _parts(self) -> Iterator[tuple[Part, float]]:
+        """Parts of an image before its decoding. The first step's extra time is counted with what comes before it."""
         more = self.step - 1
         step_s = (self.since - self._first_step_at) / more if more > 0 else self._first_step_s
         yield "step", step_s
-        yield "head" if self.done == 0 else "next_head", max(0.0, self._head_s - step_s)
-        yield "tail", now - self.since
+        yield "head" if self._before == 0 else "next_head", max(0.0, self._head_s - step_s)
 
     def _enter(self, phase: Phase, now: float) -> None:
         self.phase, self.since = phase, now
@@ -105,7 +122,7 @@ class Trace:
     def left(self, costs: Costs, now: float) -> Cost:
         """Seconds until the lane is free, without writing the last image's file."""
         work, elapsed = self.work, max(0.0, now - self.since)
-        rest = work.images - self.done
+        rest = work.images - self._before
         if work.lane == "network":
             return self._to_fetch(costs)
         if work.lane == "cpu":
@@ -119,8 +136,9 @@ class Trace:
         if self.phase == "loading":
             run = costs.run(work)
             return Cost(over(load.seconds, elapsed) + run.seconds, load.spread + run.spread)
-        step_s, tail = self._pace(costs), costs.of("tail", work)
-        head = costs.of("head" if self.done == 0 else "next_head", work)
+        step_s, last_tail, next_tail = self._pace(costs), costs.of("tail", work), costs.of("next_tail", work)
+        head = costs.of("head" if self._before == 0 else "next_head", work)
+        tail = last_tail if rest == 1 else next_tail
         match self.phase:
             case "head":
                 seconds = over(head.seconds + step_s, elapsed) + max(0, work.steps - 1) * step_s + tail.seconds
@@ -128,9 +146,10 @@ class Trace:
                 seconds = over(step_s, elapsed) + max(0, work.steps - self.step - 1) * step_s + tail.seconds
             case _:
                 seconds = over(tail.seconds, elapsed)
-        later = costs.of("next_head", work).seconds + work.steps * step_s + tail.seconds
+        if rest > 1:
+            later = costs.of("next_head", work).seconds + work.steps * step_s + next_tail.seconds
+            seconds += (rest - 1) * later + last_tail.seconds - next_tail.seconds
         share = costs.run(replace(work, images=rest))
-        seconds += (rest - 1) * later
         return Cost(seconds, share.spread * min(1.0, seconds / share.seconds) if share.seconds else 0.0)
 
     def phase_left(self, costs: Costs, now: float) -> float:
@@ -140,7 +159,7 @@ class Trace:
             case "loading":
                 return over(costs.of("load", work).seconds, elapsed)
             case "head":
-                head = costs.of("head" if self.done == 0 else "next_head", work)
+                head = costs.of("head" if self._before == 0 else "next_head", work)
                 return over(head.seconds + self._pace(costs), elapsed)
             case "steps":
                 return over(self._pace(costs), elapsed)

@@ -214,7 +214,7 @@ class EngineLane(LaneRunner):
         assert not isinstance(plan, Ocr | Download), "the store gives this lane its own jobs only"
         try:
             spec = self._library.find(plan.model)
-            folder, also, copy = await asyncio.to_thread(self._paths, plan, spec)
+            folder, also, copy, is_beside = await asyncio.to_thread(self._paths, plan, spec)
             inputs = await self._lay_out_inputs(job)
         except ModelNotOnDisk as error:
             return Failed(code="model_missing", message=error.message)
@@ -235,17 +235,20 @@ class EngineLane(LaneRunner):
             inputs=inputs,
             spool_dir=str(self._spool),
             first_image=job.first_undrawn,
+            decode_beside=is_beside,
         )
 
-    def _paths(self, plan: EngineJob, spec: ModelSpec) -> tuple[Path, tuple[Path, ...], Path | None]:
-        """The folders of the weights, of further repositories, and of the quantised copy. Blocks.
+    def _paths(self, plan: EngineJob, spec: ModelSpec) -> tuple[Path, tuple[Path, ...], Path | None, bool]:
+        """The folders of the weights, of further repositories, and of the quantised copy; whether images are decoded
+        beside the next one. Blocks.
 
         Raises: ModelNotOnDisk, ModelUnavailable, InsufficientMemory.
         """
         folder, also = self._library.folder(spec), self._library.further_folders(spec)
         self._residency.admit(plan, spec)
         self._storage.see(f"model {plan.model}", Place(f"the folder of {plan.model}", folder, is_written=False))
-        return folder, also, self._residency.copy_of(plan, spec, folder)
+        copy, is_beside = self._residency.copy_of(plan, spec, folder), self._residency.decodes_beside(plan, spec)
+        return folder, also, copy, is_beside
 
     async def _lay_out_inputs(self, job: Job) -> dict[str, str]:
         """The paths of a plan's inputs by name: blobs, written to files of the job, and LoRAs.

@@ -66,17 +66,20 @@ class Admission:
             return "setting"
         return "estimate" if self._device()[1] is None else "device"
 
-    def footprint(self, plan: EngineJob, spec: ModelSpec) -> Footprint:
-        """Memory that a plan needs. Reads sizes from disk: milliseconds."""
+    def footprint(self, plan: EngineJob, spec: ModelSpec, *, beside: bool = False) -> Footprint:
+        """Memory that a plan needs, where an image is decoded beside the next one or not. Reads sizes from disk:
+        milliseconds.
+        """
         folder = self._library.find_folder(spec)
         # For a model in several repositories only the catalogue has the total.
         known = folder is not None and not spec.also and stored_bits(folder) is None and spec.stored_bits is None
         disk_bytes = weights_bytes(folder) if folder is not None and known else None
-        guessed = guess(plan, spec, disk_bytes=disk_bytes, is_float32=self._device()[0] == "cpu")
-        return self._peaks.correct(plan, spec, guessed)
+        is_cpu = self._device()[0] == "cpu"
+        guessed = guess(plan, spec, disk_bytes=disk_bytes, is_float32=is_cpu, beside=beside)
+        return self._peaks.correct(plan, spec, guessed, beside=beside)
 
-    def fits(self, plan: EngineJob, spec: ModelSpec) -> bool:
-        return self.footprint(plan, spec).peak <= self.limit_bytes
+    def fits(self, plan: EngineJob, spec: ModelSpec, *, beside: bool = False) -> bool:
+        return self.footprint(plan, spec, beside=beside).peak <= self.limit_bytes
 
     def spared(self, plan: Generate, spec: ModelSpec) -> Generate:
         """The plan, with low_ram if it fits only with that. Reads sizes from disk: milliseconds."""

@@ -40,9 +40,11 @@ class Footprint:
         return max(self.load, self.weights + self.image)
 
 
-def guess(plan: EngineJob, spec: ModelSpec, *, disk_bytes: int | None, is_float32: bool) -> Footprint:
+def guess(
+    plan: EngineJob, spec: ModelSpec, *, disk_bytes: int | None, is_float32: bool, beside: bool = False
+) -> Footprint:
     """A guess before anything was learned. `disk_bytes` is the size of 16-bit weights files, if known and unquantised;
-    a CPU computes in float32 and keeps its weights so.
+    a CPU computes in float32 and keeps its weights so. `beside`: an image is decoded beside the steps of the next one.
     """
     bits = spec.stored_bits or plan.quantize
     weights = spec.loaded_gb(plan.quantize) * GB
@@ -57,7 +59,8 @@ def guess(plan: EngineJob, spec: ModelSpec, *, disk_bytes: int | None, is_float3
             image = 0.0
         case Generate():
             image_mp, step_mp = sizes(plan, spec)
-            image = (IMAGE_GB + max(STEP_GB * step_mp, _decode_gb(spec, image_mp, low_ram=plan.low_ram))) * GB
+            both = STEP_GB * step_mp, _decode_gb(spec, image_mp, low_ram=plan.low_ram)
+            image = (IMAGE_GB + (sum(both) if beside else max(both))) * GB
         case Upscale():
             image_mp, _ = sizes(plan, spec)
             image = (IMAGE_GB + STEP_GB * image_mp + _decode_gb(spec, image_mp, low_ram=True)) * GB
@@ -114,9 +117,11 @@ class Peaks:
         # A model loaded from its quantised copy has a lower peak than one that must be quantised again.
         self._learn(self._loads, key, (active, max(highest, peak)), peak)
 
-    def learn_image(self, plan: Generate | Upscale, spec: ModelSpec, active: int, peak: int) -> None:
+    def learn_image(
+        self, plan: Generate | Upscale, spec: ModelSpec, active: int, peak: int, *, beside: bool = False
+    ) -> None:
         """Learn the memory of an image, on top of the model's."""
-        key, (_, megapixels) = _mode(plan), sizes(plan, spec)
+        key, (_, megapixels) = _mode(plan, beside=beside), sizes(plan, spec)
         by_size, size = dict(self._images.get(key, {})), round(megapixels, 6)
         by_size[size] = max(by_size.pop(size, 0), peak - active, 0)
         if len(by_size) > KEPT_SIZES:
@@ -131,7 +136,7 @@ class Peaks:
         self.most = max(self.most, peak)
         self.version += changed
 
-    def correct(self, plan: EngineJob, spec: ModelSpec, guessed: Footprint) -> Footprint:
+    def correct(self, plan: EngineJob, spec: ModelSpec, guessed: Footprint, *, beside: bool = False) -> Footprint:
         """The guess, replaced by what was learned."""
         weights, load = guessed.weights, guessed.load
         if not (isinstance(plan, Generate) and plan.low_ram):
@@ -139,7 +144,9 @@ class Peaks:
         image = guessed.image
         if isinstance(plan, Generate | Upscale):
             _, megapixels = sizes(plan, spec)
-            by_size = self._images.get(_mode(plan), {})
+            by_size = self._images.get(_mode(plan, beside=beside), {})
+            if beside and not by_size:  # one image needs at least the half of two
+                by_size = {size: 2 * memory_bytes for size, memory_bytes in self._images.get(_mode(plan), {}).items()}
             # Larger images are an upper bound for this one; from smaller ones it is extrapolated by size.
             above = [memory_bytes for size, memory_bytes in by_size.items() if size >= round(megapixels, 6)]
             below = [
@@ -176,7 +183,7 @@ def _model(plan: EngineJob) -> str:
     return f"{plan.model} {plan.quantize or 'whole'}"
 
 
-def _mode(plan: Generate | Upscale) -> str:
+def _mode(plan: Generate | Upscale, *, beside: bool = False) -> str:
     """Mode of a plan: images of one mode need the same memory for the same size."""
     if isinstance(plan, Upscale):
         return f"{_model(plan)} upscale"
@@ -186,5 +193,6 @@ def _mode(plan: Generate | Upscale) -> str:
         ("lora", bool(plan.loras)),
         ("guidance", plan.guidance > 1),
         ("low_ram", plan.low_ram),
+        ("beside", beside),
     )
     return " ".join((_model(plan), *(name for name, is_so in parts if is_so)))

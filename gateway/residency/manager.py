@@ -38,6 +38,8 @@ class ResidencyOptions:
     idle_unload_s: float | None = None
     expected_bytes: int | None = None
     """The device's expected limit, until the engine reports it."""
+    decode_beside: bool | None = None
+    """Whether an image may be decoded beside the next one; None: on a CPU."""
 
 
 class ResidencyManager:
@@ -61,6 +63,8 @@ class ResidencyManager:
         )
         self.copies = Copies(options.models_dir.resolve(), keep=options.keep_quantized)
         self.idle_unload_s = options.idle_unload_s
+        self._device = device
+        self._decode_beside = options.decode_beside
 
     async def start(self) -> None:
         """Read what was learned, and remove half-written copies of an earlier process."""
@@ -106,6 +110,13 @@ class ResidencyManager:
         """The folder with the model's quantised copy, if there is one. Blocks."""
         return None if plan.quantize is None else self.copies.find(spec, folder, plan.quantize)
 
+    def decodes_beside(self, plan: EngineJob, spec: ModelSpec) -> bool:
+        """Whether the images of a plan are decoded beside the next one: there is memory for both. Blocks."""
+        may = self._decode_beside if self._decode_beside is not None else self._device()[0] == "cpu"
+        if not may or not isinstance(plan, Generate) or plan.low_ram or len(plan.seeds) < 2:
+            return False
+        return self.admission.fits(plan, spec, beside=True)
+
     def _wants_copy(self, run: Run) -> bool:
         """Whether a quantised copy should be saved. Blocks."""
         if run.plan.quantize is None or isinstance(run.plan, Save):
@@ -132,7 +143,8 @@ class ResidencyManager:
             case (Generate() | Upscale() | Load()) as plan, "load":
                 self._peaks.learn_load(plan, memory.active_bytes, memory.peak_bytes)
             case (Generate() | Upscale()) as plan, "picture":
-                self._peaks.learn_image(plan, run.spec, memory.active_bytes, memory.peak_bytes)
+                bytes_used = memory.active_bytes, memory.peak_bytes
+                self._peaks.learn_image(plan, run.spec, *bytes_used, beside=run.decode_beside)
             case _:
                 pass
 

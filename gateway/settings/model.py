@@ -266,6 +266,10 @@ class EngineSettings(Section):
         default=None, description="Seconds without a job after which the model is unloaded; null: never."
     )
     low_ram: bool = Field(default=False, description="Use less memory, but more time, for requests without low_ram.")
+    decode_beside: bool | None = Field(
+        default=None,
+        description="Decode an image while the job's next one is drawn, where memory suffices; null: on a CPU.",
+    )
 
 
 class OcrSettings(Section):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
 from typing import Any, get_args
@@ -90,6 +91,20 @@ def test_job_cancel_or_skip_stops_an_image_of_any_size_within_one_step(studio: S
     assert studio.draw(skipped, steps=steps, width_px=width).size == (width, SIDE_PX)
     assert (skipped.steps, skipped.decoded) == ([(1, steps)], 1)
     assert not differs(bare, studio.draw())
+
+
+def test_image_decoded_on_a_thread_beside_the_next_has_its_own_pixels(studio: Studio, bare: Image.Image) -> None:
+    """The next one is denoised, previewed and decoded meanwhile."""
+    studio.load()
+    watching = Watching()
+    decode = studio.backend.denoise(studio.spec, studio.plan(), 0, studio.inputs, watching)
+    assert watching.decoded == 1
+    with ThreadPoolExecutor(1) as thread:
+        beside = thread.submit(decode)
+        other = studio.draw(Watching(look=True), seeds=(8,))
+        finished = beside.result()
+    assert not differs(bare, Image.frombytes("RGB", (finished.width_px, finished.height_px), finished.rgb))
+    assert not differs(other, studio.draw(seeds=(8,)))
 
 
 def test_memory_limited_pipeline_unloads_encoders_and_draws_same_pixels(studio: Studio, bare: Image.Image) -> None:

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from engine.drawing.base import FinishedImage
-from engine.worker import write_ppm
+from engine.spool import write_ppm
 from gateway.images.output import OutputFolder
 from gateway.private_files import private_file, private_files, private_folder, write_private
 from gateway.store.sqlite import SqliteStore

@@ -17,6 +17,7 @@ from gateway.models.library import Library, LocalModel
 from gateway.models.weights import weights_bytes
 from gateway.residency.admission import Admission
 from gateway.residency.footprint import GB, Footprint, Peaks, guess
+from gateway.residency.manager import ResidencyManager, ResidencyOptions
 from gateway.residency.quantized_copies import INCOMPLETE, STAMP, Copies, fingerprint
 from gateway.residency.quarantine import Quarantine
 
@@ -246,3 +247,42 @@ def test_model_cleared_from_quarantine_is_trusted(tmp_path: Path) -> None:
     quarantine.note(folder)
     assert quarantine.clear(folder)
     assert not quarantine.holds(folder)
+
+
+def test_images_decoded_beside_others_need_the_memory_of_both() -> None:
+    both, plain = (
+        guess(plan_of(), KLEIN, disk_bytes=None, is_float32=False, beside=beside) for beside in (True, False)
+    )
+    assert (both.weights, both.load) == (plain.weights, plain.load)
+    assert plain.image < both.image <= 2 * plain.image
+    peaks = Peaks()
+    peaks.learn_image(plan_of(), KLEIN, 8 * GB, 10 * GB)
+    assert peaks.correct(plan_of(), KLEIN, both, beside=True).image == 4 * GB, "twice what is known of one"
+    peaks.learn_image(plan_of(), KLEIN, 8 * GB, 11 * GB, beside=True)
+    assert peaks.correct(plan_of(), KLEIN, both, beside=True).image == 3 * GB
+    assert peaks.correct(plan_of(), KLEIN, plain).image == 2 * GB, "one image needs no more than before"
+
+
+@pytest.mark.parametrize(
+    ("setting", "kind", "changes", "limit_gb", "expected"),
+    [
+        (None, "cpu", {}, 1000, True),
+        (None, "metal", {}, 1000, False),
+        (True, "metal", {}, 1000, True),
+        (False, "cpu", {}, 1000, False),
+        (None, "cpu", {"seeds": (1,)}, 1000, False),
+        (None, "cpu", {"low_ram": True}, 1000, False),
+        (None, "cpu", {}, 1, False),
+    ],
+)
+def test_images_are_decoded_beside_others_where_both_fit(
+    setting: bool | None, kind: str, changes: dict[str, Any], limit_gb: int, expected: bool, tmp_path: Path
+) -> None:
+    library = Library(tmp_path, default=KLEIN.name)
+    manager = ResidencyManager(
+        store=None,  # type: ignore[arg-type]
+        library=library,
+        device=lambda: (kind, int(limit_gb * GB)),
+        options=ResidencyOptions(models_dir=tmp_path, memory_is_set=True, decode_beside=setting),
+    )
+    assert manager.decodes_beside(plan_of(**{"seeds": (1, 2), **changes}), KLEIN) is expected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -50,8 +51,12 @@ class Upscaler(Protocol):
 class Pipeline(Protocol):
     """A loaded model with the calling convention of its family."""
 
-    def generate(self, task: ImageTask, watcher: Watcher) -> Image:
-        """Generate an image at the size `task.frame.drawn`. Raises: JobCancelled, LoraFault, NotFinite."""
+    def denoise(self, task: ImageTask, watcher: Watcher) -> Callable[[], Image]:
+        """Denoise an image at the size `task.frame.drawn`; the result decodes it, once, in any thread unless the plan
+        has low_ram.
+
+        Raises: JobCancelled, LoraFault, NotFinite; the result raises NotFinite.
+        """
 
     def can_read(self, prompt_key: str | None) -> bool:
         """Whether the text encoders are in memory, or have already encoded the prompt of this `prompt_key`."""

@@ -15,12 +15,14 @@ from engine.drawing.canvas import Frame
 from engine.pipelines.common.finite import check_finite
 
 
-class StepsSkipped(Exception):
-    """The remaining steps are skipped; `clean_latents` are the denoised latents predicted so far."""
+class StepsDone(Exception):
+    """mflux's function ends before it decodes: no steps are left, or the rest is skipped. `latents` are denoised,
+    evaluated, and in the loop's layout.
+    """
 
-    def __init__(self, clean_latents: mx.array) -> None:
-        super().__init__("the picture was skipped")
-        self.clean_latents = clean_latents
+    def __init__(self, latents: mx.array) -> None:
+        super().__init__("the steps are done")
+        self.latents = latents
 
 
 @dataclass(slots=True)
@@ -37,8 +39,6 @@ class DenoisingRun:
     """Steps of the schedule, of which img2img runs the last ones."""
     strength: float | None = None
     """mflux's `image_strength`, which determines the first step of img2img."""
-    unpack: Callable[[mx.array, int, int], mx.array] = lambda latents, height, width: latents
-    """Function from the loop's latents to the VAE's, for a height and a width in pixels."""
     initial_latents: Callable[[mx.array, Any], mx.array] | None = None
     """Function that makes the first step's latents, from the loop's noise and mflux's config; None keeps the noise."""
     on_prompt_encoded: Callable[[], None] = lambda: None
@@ -68,7 +68,9 @@ class DenoisingRun:
 
 
 class StepCallback:
-    """mflux's callbacks. Evaluates the latents before measuring time, and lets the watcher stop the image."""
+    """mflux's callbacks. Evaluates the latents before measuring time, lets the watcher stop the image, and leaves mflux
+    once the last latents are there.
+    """
 
     def __init__(self) -> None:
         self.denoising: DenoisingRun | None = None
@@ -102,7 +104,10 @@ class StepCallback:
         try:
             denoising.watcher.step(t - first + 1, int(config.num_inference_steps) - first, seconds, preview)
         except ImageSkipped:
-            raise StepsSkipped(denoising.clean_latents(latents, denoised, config, t)) from None
+            clean = denoising.clean_latents(latents, denoised, config, t)
+            check_finite(clean, "latents")
+            denoising.watcher.start_decoding()
+            raise StepsDone(clean) from None
         denoising.sigma = float(denoising.schedule(config)[t + 1])
         if denoising.restore_unmasked is not None:
             latents[...] = denoising.restore_unmasked(latents, denoising.sigma)
@@ -112,8 +117,10 @@ class StepCallback:
 
     def call_after_loop(self, *, latents: mx.array, **_: Any) -> None:
         if self.denoising is not None:
+            mx.eval(latents)
             check_finite(latents, "latents")
             self.denoising.watcher.start_decoding()
+            raise StepsDone(latents)
 
 
 def predict_x0(before: mx.array, latents: mx.array, sigmas: Any, t: int) -> mx.array:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, cast
 
 import mlx.core as mx
 from mflux.utils.image_util import ImageUtil
+from PIL.Image import Image
 
 from engine.pipelines.common.patching import patched
 
@@ -33,9 +34,15 @@ def check_finite(array: mx.array, where: Where) -> None:
         raise NotFinite(where)
 
 
+def to_image(decoded: mx.array) -> Image:
+    """Image from a decoder's pixels, -1 to 1. Raises: NotFinite."""
+    check_finite(decoded, "pixels")
+    return cast(Image, ImageUtil.to_pil(decoded))
+
+
 @contextmanager
 def check_pixels() -> Iterator[None]:
-    """During the context every image that mflux makes from pixels is checked, previews included. Raises: NotFinite."""
+    """During the context every image that mflux itself makes from pixels is checked. Raises: NotFinite."""
     denormalize = ImageUtil._denormalize
 
     def checked(images: mx.array) -> mx.array:

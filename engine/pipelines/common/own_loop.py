@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any, cast
+from typing import Any
 
 import mlx.core as mx
 from mflux.models.common.config.config import Config
 from mflux.models.common.vae.vae_util import VAEUtil
-from mflux.utils.image_util import ImageUtil
 from PIL.Image import Image
 
 from engine.pipelines.common.base import ImageTask
 from engine.pipelines.common.denoising import DenoisingRun
+from engine.pipelines.common.finite import to_image
 from engine.pipelines.common.initial_latents import Layout, Sigmas, initial_latents
 from engine.pipelines.common.latents import shrink_latents
 from engine.pipelines.common.pipeline import MfluxPipeline
@@ -81,7 +81,7 @@ class OwnLoopPipeline(MfluxPipeline):
         pipeline, latent = self._pipeline, self._layout.unpack_latents(clean, height, width)
         latent = latent if small_px is None else shrink_latents(latent, small_px, height // latent.shape[-2])
         decoded = VAEUtil.decode(vae=pipeline.vae, latent=latent, tiling_config=pipeline.tiling_config)
-        return cast(Image, ImageUtil.to_pil(decoded))
+        return to_image(decoded)
 
 
 @contextmanager

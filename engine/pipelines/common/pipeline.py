@@ -7,6 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
@@ -16,8 +17,8 @@ from PIL.Image import Image
 from engine.drawing.base import Model, Watcher, prompt_key
 from engine.drawing.canvas import opaque
 from engine.pipelines.common.base import ImageTask
-from engine.pipelines.common.denoising import DenoisingRun, StepCallback, StepsSkipped
-from engine.pipelines.common.finite import check_finite, check_pixels
+from engine.pipelines.common.denoising import DenoisingRun, StepCallback, StepsDone
+from engine.pipelines.common.finite import check_finite
 from engine.pipelines.common.loading import load_by_layer
 from engine.pipelines.common.lora_stack import LoraStack
 from engine.pipelines.common.low_memory import low_memory_decoding
@@ -60,6 +61,10 @@ class MfluxPipeline(ABC):
         pipeline.callbacks.register(self._callback)
 
     def generate(self, task: ImageTask, watcher: Watcher) -> Image:
+        """Generate an image. Raises: as `denoise`."""
+        return self.denoise(task, watcher)()
+
+    def denoise(self, task: ImageTask, watcher: Watcher) -> Callable[[], Image]:
         plan, frame = task.plan, task.frame
         key = prompt_key(plan)
         if key is None:
@@ -76,7 +81,6 @@ class MfluxPipeline(ABC):
             denoising.on_prompt_encoded = lambda: self._release_encoders(key, task)
         try:
             with (
-                check_pixels(),
                 self._patch_loop(task, denoising),
                 low_memory_decoding(self._pipeline, low_ram=plan.low_ram),
             ):
@@ -89,14 +93,16 @@ class MfluxPipeline(ABC):
                     **self._image_arguments(task, strength),
                     **self._arguments(plan),
                 )
-            return opaque(made.image)
-        except StepsSkipped as skipped:
-            check_finite(skipped.clean_latents, "latents")
-            watcher.start_decoding()
-            with check_pixels():
-                return opaque(self._decode(skipped.clean_latents, height, width))
+            return lambda: opaque(made.image)
+        except StepsDone as done:
+            return partial(self._decode_whole, done.latents, height, width, low_ram=plan.low_ram)
         finally:
             self._callback.denoising = None
+
+    def _decode_whole(self, latents: mx.array, height: int, width: int, *, low_ram: bool) -> Image:
+        """Decode denoised latents in the loop's layout. Raises: NotFinite."""
+        with low_memory_decoding(self._pipeline, low_ram=low_ram):
+            return opaque(self._decode(latents, height, width))
 
     def can_read(self, prompt_key: str | None) -> bool:
         """Whether an image with this `prompt_key` can be generated; None stands for all plans without a key."""

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, cast
+from typing import Any
 
 import mlx.core as mx
 from mflux.models.common.latent_creator.latent_creator import Img2Img, LatentCreator
 from mflux.models.common.vae.vae_util import VAEUtil
-from mflux.utils.image_util import ImageUtil
 from PIL.Image import Image
 
 from engine.pipelines.common.base import ImageTask
 from engine.pipelines.common.denoising import DenoisingRun
+from engine.pipelines.common.finite import to_image
 from engine.pipelines.common.initial_latents import Sigmas, initial_latents, scheduler_sigmas
 from engine.pipelines.common.latents import shrink_latents
 from engine.pipelines.common.patching import patched
@@ -45,6 +45,8 @@ class StandardPipeline(MfluxPipeline):
         self._scheduler = scheduler
         self._sigmas = sigmas or scheduler_sigmas(pipeline, scheduler)
         self._more = arguments
+        self._unpack: Callable[[mx.array, int, int], mx.array] = lambda latents, height, width: latents
+        """Function from the loop's latents to the VAE's, for a height and a width in pixels."""
 
     def _arguments(self, plan: Generate) -> Mapping[str, Any]:
         return {"scheduler": self._scheduler, **self._more(plan)}
@@ -56,7 +58,7 @@ class StandardPipeline(MfluxPipeline):
         def prepare(seed: int, height: int, width: int, img2img: Img2Img) -> mx.array:
             """Replacement for `LatentCreator.create_for_txt2img_or_img2img`."""
             layout = img2img.latent_creator
-            denoising.unpack = layout.unpack_latents
+            self._unpack = layout.unpack_latents
             return initial_latents(
                 task,
                 denoising,
@@ -69,9 +71,7 @@ class StandardPipeline(MfluxPipeline):
         return patched(LatentCreator, "create_for_txt2img_or_img2img", staticmethod(prepare))
 
     def _decode(self, clean: mx.array, height: int, width: int, *, small_px: int | None = None) -> Image:
-        denoising, pipeline = self._callback.denoising, self._pipeline
-        assert denoising is not None
-        latent = denoising.unpack(clean, height, width)
+        pipeline, latent = self._pipeline, self._unpack(clean, height, width)
         latent = latent if small_px is None else shrink_latents(latent, small_px, height // latent.shape[-2])
         decoded = VAEUtil.decode(vae=pipeline.vae, latent=latent, tiling_config=pipeline.tiling_config)
-        return cast(Image, ImageUtil.to_pil(decoded))
+        return to_image(decoded)
