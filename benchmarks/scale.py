@@ -245,7 +245,7 @@ def over_http(place: Path, jobs: int, waiting: int, times: int = 100) -> None:
 
 
 async def compaction(place: Path) -> None:
-    sqlite.PAUSE_S = 0.0
+    vars(sqlite)["PAUSE_S"] = 0.0
     store = SqliteStore(place)
     await store.open()
 

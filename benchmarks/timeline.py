@@ -23,6 +23,7 @@ from typing import Any
 
 import httpx
 
+from gateway.access.keys import Keys
 from gateway.downloads.tracker import Downloads
 from gateway.http import server
 from gateway.images.output import OutputFolder
@@ -183,7 +184,7 @@ def timeline(folder: Path, port: int, requests: int, body: dict[str, Any]) -> Ro
                     rounds.add(recorder, ended)
 
     async def serve() -> None:
-        app = build_app(core, ADAPTERS)
+        app = build_app(core, ADAPTERS, Keys())
         serving = asyncio.create_task(server.serve(app, core.settings, stopping=core.service.begin_stop))
         thread = threading.Thread(target=ask)
         thread.start()

@@ -43,7 +43,7 @@ def pack_page(db: sqlite3.Connection, steady: float) -> bool:
         _pack(db, job_id, last)
     rows.store_text(db, COMPACTED, str(last))
     queries.forget(db, max(queries.forgotten(db), last))
-    return len(page) == PAGE
+    return bool(len(page) == PAGE)
 
 
 def shrink(db: sqlite3.Connection) -> bool:

@@ -48,10 +48,10 @@ from gateway.store.base import (
     WaitingPlan,
     WorkerInfo,
 )
+from gateway.store.candidates import Candidates, NextJob
 from gateway.store.clock import StoreClock
 from gateway.store.database import Database
 from gateway.store.guarded import PAUSE_S, GuardedDatabase
-from gateway.store.incremental_order import IncrementalOrder, NextJob
 from gateway.store.index import QueueIndex
 from gateway.store.inputs import Inputs
 from gateway.store.prompt_index import IndexUnusable, PromptIndex
@@ -167,12 +167,12 @@ class SqliteStore:
             standing = Standing(job.priority, job.created_steady, job.number)
             waiting = Waiting(job.id, job.owner, lane, job.plan.model, standing)
             self._after.append(lambda: self._line.put(waiting))
-            is_at_once = is_alone and worker is not None and worker.lane == lane and worker.may_run(waiting)
-            if worker is None or not is_at_once or self._line.is_paused(lane):
+            if worker is None or worker.lane != lane or not is_alone or self._line.is_paused(lane):
                 return Submitted(job, created=True)
             now = self._clock.steady()
-            next_job = IncrementalOrder([waiting], RoundRobinState(), now).take(waiting, now)
-            return Submitted(job, created=True, lease=self._begin_job(db, worker, job, next_job))
+            next_job = Candidates([waiting], RoundRobinState(), now).next(worker, now)
+            lease = None if next_job is None else self._begin_job(db, worker, job, next_job)
+            return Submitted(job, created=True, lease=lease)
 
         return await self._records.write(work)
 
