@@ -52,7 +52,7 @@ def shrink(db: sqlite3.Connection) -> bool:
     if unused < UNUSED_LEAST or unused < pages * UNUSED_SHARE:
         return False
     db.execute(f"PRAGMA incremental_vacuum({PAGES_AT_ONCE})").fetchall()
-    return int(db.execute("PRAGMA freelist_count").fetchone()[0]) < unused
+    return bool(db.execute("PRAGMA freelist_count").fetchone()[0] < unused)
 
 
 def _pack(db: sqlite3.Connection, job_id: str, last: int) -> None:
