@@ -23,7 +23,7 @@ from typing import Any
 
 import httpx
 
-from gateway.access.keys import Keys
+from adapters import PROTOCOLS
 from gateway.downloads.tracker import Downloads
 from gateway.http import server
 from gateway.images.output import OutputFolder
@@ -33,6 +33,7 @@ from gateway.residency import ResidencyManager
 from gateway.service.planner import Planner
 from gateway.service.service import JobService
 from gateway.settings import load_settings
+from gateway.startup import Gateway
 from gateway.store.database import Database
 from gateway.store.folder_health import StorageHealth
 from gateway.store.sqlite import SqliteStore
@@ -156,9 +157,6 @@ def _counting_threads(recorder: Recorder) -> Iterator[None]:
 
 def timeline(folder: Path, port: int, requests: int, body: dict[str, Any]) -> Rounds:
     """The time line of `requests` requests to /v1/images/generations, one after the other."""
-    from adapters import ADAPTERS
-    from gateway.app import build_app, build_core
-
     recorder, rounds = Recorder(), Rounds()
     for title, kind, name in SPANS:
         recorder.wrap(title, kind, name)
@@ -166,7 +164,8 @@ def timeline(folder: Path, port: int, requests: int, body: dict[str, Any]) -> Ro
         recorder.wrap(title, kind, name, is_span=False)
     sys.addaudithook(recorder.audit)
     arguments = ["--port", str(port), "--data-dir", str(folder / "data"), "--output-dir", str(folder / "output")]
-    core = build_core(load_settings([*arguments, "--model", "flux2-tiny"], {}))
+    settings = load_settings([*arguments, "--model", "flux2-tiny"], {})
+    gateway = Gateway(settings, PROTOCOLS)
 
     def ask() -> None:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
@@ -184,8 +183,9 @@ def timeline(folder: Path, port: int, requests: int, body: dict[str, Any]) -> Ro
                     rounds.add(recorder, ended)
 
     async def serve() -> None:
-        app = build_app(core, ADAPTERS, Keys())
-        serving = asyncio.create_task(server.serve(app, core.settings, stopping=core.service.begin_stop))
+        serving = asyncio.create_task(
+            server.serve(gateway, settings, start=gateway.start, stopping=gateway.begin_stop, stop=gateway.stop)
+        )
         thread = threading.Thread(target=ask)
         thread.start()
         await asyncio.to_thread(thread.join)
