@@ -341,7 +341,7 @@ def clients(setup: Setup, emit: Emit, limit_bytes: float) -> None:
             minutes = (time.perf_counter() - began) / 60
     loop = 60 / statistics.mean(alone)
     by_gateway = CLIENT_COUNT * rounds / minutes
-    title = f"at {bits} bits" if bits else "in bfloat16"
+    title = f"at {bits} bits" if bits else "unquantised"
     emit(Row(CLIENTS, f"images a minute by mflux alone in a loop, {title}", loop))
     emit(Row(CLIENTS, "images a minute through the gateway, four clients", by_gateway))
     emit(Row(CLIENTS, "gateway / mflux alone in a loop", by_gateway / loop, "", 1.0, least=True))
