@@ -33,7 +33,7 @@ def pack_page(db: sqlite3.Connection, steady: float) -> bool:
 
     def is_old(event: sqlite3.Row) -> bool:
         at = event["steady"]  # of another type where it is damaged
-        return event["number"] <= oldest_replayed or (isinstance(at, float) and at < steady - REPLAYED_S)
+        return bool(event["number"] <= oldest_replayed) or (isinstance(at, float) and at < steady - REPLAYED_S)
 
     old = list(takewhile(is_old, page))
     if not old:
@@ -52,7 +52,7 @@ def shrink(db: sqlite3.Connection) -> bool:
     if unused < UNUSED_LEAST or unused < pages * UNUSED_SHARE:
         return False
     db.execute(f"PRAGMA incremental_vacuum({PAGES_AT_ONCE})").fetchall()
-    return int(db.execute("PRAGMA freelist_count").fetchone()[0]) < unused
+    return bool(db.execute("PRAGMA freelist_count").fetchone()[0] < unused)
 
 
 def _pack(db: sqlite3.Connection, job_id: str, last: int) -> None:
