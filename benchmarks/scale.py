@@ -24,7 +24,7 @@ import httpx
 from benchmarks.long_store import ME, RARE, prompt, with_history, with_queue
 from benchmarks.queue import BOUNDS, Prober
 from gateway.jobs.job import State
-from gateway.store import sqlite
+from gateway.store import guarded
 from gateway.store.base import WorkerInfo
 from gateway.store.sqlite import SqliteStore
 from tests.support import a_job, a_plan
@@ -245,7 +245,7 @@ def over_http(place: Path, jobs: int, waiting: int, times: int = 100) -> None:
 
 
 async def compaction(place: Path) -> None:
-    vars(sqlite)["PAUSE_S"] = 0.0
+    guarded.PAUSE_S = 0.0
     store = SqliteStore(place)
     await store.open()
 

@@ -74,7 +74,8 @@ class QueueForecast:
         """Add some more jobs in order; False after the last one. Local names only: a queue may be long."""
         costs, times, ready, loaded = self._costs, self._times, self._ready, self._loaded
         at, variance, gap = self._at, self._variance, costs.of("gap").seconds
-        job_id = before = None
+        job_id: str | None = None
+        before: Work | None = None
         for job_id, work in islice(self._jobs, WALKED_AT_ONCE):
             if work is not before:
                 before = work

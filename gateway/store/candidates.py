@@ -210,9 +210,9 @@ class Candidates:
             if rises_at != self._rises_at.get(group):
                 self._rises_at[group] = rises_at
                 heappush(self._rises, (rises_at, group))
-        for changed in {group[0], former, self._raised.get(group)}:
-            if changed is not None:
-                self._place((changed, group[1]))
+        for counted in {group[0], former, self._raised.get(group)}:
+            if counted is not None:
+                self._place((counted, group[1]))
 
     def _place(self, slot: Slot) -> None:
         """Put a slot to its place in its class."""

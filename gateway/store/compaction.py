@@ -33,7 +33,7 @@ def pack_page(db: sqlite3.Connection, steady: float) -> bool:
 
     def is_old(event: sqlite3.Row) -> bool:
         at = event["steady"]  # of another type where it is damaged
-        return event["number"] <= oldest_replayed or (isinstance(at, float) and at < steady - REPLAYED_S)
+        return bool(event["number"] <= oldest_replayed) or (isinstance(at, float) and at < steady - REPLAYED_S)
 
     old = list(takewhile(is_old, page))
     if not old:

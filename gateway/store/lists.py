@@ -73,7 +73,7 @@ def _belongs(db: sqlite3.Connection, last: LastIndexed) -> bool:
     counter = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'jobs'").fetchone()
     row = db.execute("SELECT id FROM jobs WHERE number = ?", (last.number,)).fetchone()
     is_counted = last.number <= (0 if counter is None else counter[0])
-    return is_counted and (row is None or row[0] == last.job_id)
+    return is_counted and (row is None or bool(row[0] == last.job_id))
 
 
 def _numbers(

@@ -31,7 +31,7 @@ from gateway.jobs.facts import CancelRequested, Requeued, RequeueReason, Started
 from gateway.jobs.job import Job, JobEvent, NewJob, Outcome, State, StateFacts
 from gateway.jobs.order import RoundRobinState, Standing, Waiting, moved
 from gateway.jobs.plans import LANES, Lane, lane_of
-from gateway.store import checks, compaction, damage, lists, queries, rows
+from gateway.store import checks, compaction, damage, guarded, lists, queries, rows
 from gateway.store.backups import FAULTS
 from gateway.store.base import (
     Bounds,
@@ -51,7 +51,7 @@ from gateway.store.base import (
 from gateway.store.candidates import Candidates, NextJob
 from gateway.store.clock import StoreClock
 from gateway.store.database import Database
-from gateway.store.guarded import PAUSE_S, GuardedDatabase
+from gateway.store.guarded import GuardedDatabase
 from gateway.store.index import QueueIndex
 from gateway.store.inputs import Inputs
 from gateway.store.prompt_index import IndexUnusable, PromptIndex
@@ -350,11 +350,13 @@ class SqliteStore:
         await self._records.write(work)
 
     async def compact(self) -> None:
-        for work in (partial(compaction.pack_page, steady=self._clock.steady()), compaction.shrink):
+        pack_page = partial(compaction.pack_page, steady=self._clock.steady())
+        parts: tuple[Callable[[sqlite3.Connection], bool], ...] = (pack_page, compaction.shrink)
+        for work in parts:
             may_go_on = True
             while may_go_on:
                 may_go_on = await self._records.write(work)
-                await asyncio.sleep(PAUSE_S)
+                await asyncio.sleep(guarded.PAUSE_S)
 
     async def save_state(self, name: str, value: str) -> None:
         await self._records.write(lambda db: rows.store_text(db, f"kept {name}", value))
@@ -408,7 +410,7 @@ class SqliteStore:
         with suppress(IndexUnusable):
             while some := await self._records.read(lambda db: lists.unindexed(db, self._prompts, INDEXED_AT_ONCE)):
                 await asyncio.to_thread(self._prompts.add, some)
-                await asyncio.sleep(PAUSE_S)
+                await asyncio.sleep(guarded.PAUSE_S)
 
     async def waiting(self, *, owner: str | None = None, limit: int = 100, offset: int = 0) -> list[Job]:
         line = (job.id for lane in LANES for job in self.order(lane) if owner is None or job.owner == owner)
