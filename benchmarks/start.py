@@ -34,7 +34,7 @@ BODY = {"prompt": PROMPT, "seed": 1, "size": f"{SIZE_PX}x{SIZE_PX}", "steps": ST
 
 @dataclass
 class Times:
-    """Seconds and bytes of one checkout, a value for each round."""
+    """Seconds, and MB of 2**20 bytes, of one checkout: a value for each round."""
 
     live: list[float] = field(default_factory=list)
     ready: list[float] = field(default_factory=list)
@@ -99,7 +99,7 @@ def measure(root: Path, folder: Path, times: Times) -> None:
     with started(root, folder) as gateway:
         times.live.append(gateway.seconds_until("/health/live"))
         times.ready.append(gateway.seconds_until("/health/ready"))
-        times.rss.append(psutil.Process(gateway.process.pid).memory_info().rss / 1e6)
+        times.rss.append(psutil.Process(gateway.process.pid).memory_info().rss / 2**20)
     with started(root, folder) as gateway:
         gateway.seconds_until("/health/live")
         status = gateway.answer("/v1/images/generations", BODY)
