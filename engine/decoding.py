@@ -6,11 +6,16 @@ MLX gives each thread a stream of its own.
 from __future__ import annotations
 
 import queue
+import sys
 import threading
 from collections.abc import Callable
 
 CHECK_EVERY_S = 0.05
 """Interval of the caller's checks while it waits."""
+SWITCH_S = 0.0005
+"""Interval of Python's switches between threads, a tenth of the usual one: decoding on a CPU leaves Python for some
+microseconds at a time, and would wait that long after each for a thread that builds a step.
+"""
 
 
 class DecodingThread:
@@ -30,6 +35,7 @@ class DecodingThread:
     def start(self, work: Callable[[], None]) -> None:
         """Begin a piece of work. The one before has ended, and its error was raised."""
         if self._thread is None:
+            sys.setswitchinterval(SWITCH_S)
             self._thread = threading.Thread(target=self._serve, name="decoding", daemon=True)
             self._thread.start()
         self._idle.clear()

@@ -18,7 +18,9 @@ from engine.client.options import EngineOptions
 
 mx = pytest.importorskip("mlx.core")
 
-from engine.pipelines.cpu import conv, silu  # noqa: E402
+from mlx import nn  # noqa: E402
+
+from engine.pipelines.cpu import conv, replace_slow_functions, silu  # noqa: E402
 
 INF = float("inf")
 EDGES = (0.0, -0.0, 1e-45, -1e-45, 0.34657359, 0.5, 87.9, -87.9, 88.0, -88.0, 88.1, -200.0, 3e38, INF, -INF)
@@ -171,3 +173,22 @@ def test_choices_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for rows in range(5, 15):
         mx.conv2d(mx.ones((1, rows, 5, 3)), mx.ones((3, 3, 3, 3)))
     assert len(conv._choices) <= 3
+
+
+@pytest.mark.parametrize(("machine", "compiles"), [("x86_64", "0"), ("x86_64", None), ("aarch64", "1"), ("arm64", "1")])
+def test_functions_are_replaced_on_x86_without_a_compiler_only(
+    machine: str, compiles: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.delenv("MLX_DISABLE_COMPILE", raising=False)
+    if compiles is not None:
+        monkeypatch.setenv("MLX_DISABLE_COMPILE", compiles)
+    before = nn.silu, mx.conv2d
+    replace_slow_functions()
+    assert (nn.silu, mx.conv2d) == before
+
+
+def test_silu_with_other_bits_is_left_to_mlx(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nn, "silu", nn.silu)
+    monkeypatch.setattr(silu, "FIRST", silu.FIRST * 1.001)
+    assert not silu.replace_silu()
