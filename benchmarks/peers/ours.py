@@ -24,7 +24,7 @@ class MfluxGateway:
     install: Install | None = None
     sizes_px: tuple[int, ...] = (128, 256)
     health = "/health/live"
-    ready = "/health/ready"
+    ready = "/health/live"
     ends: tuple[str, ...] = ("hang-up", "cancel")
 
     def __init__(self, backend: str = "mlx") -> None:

@@ -44,7 +44,7 @@ ROWS = (
     Row("prompt seen before, 256 px, to bare", ("seen 256",), to_bare=True),
     Row("four images of one prompt, 256 px, to bare", ("four images",), to_bare=True),
     Row("health p99 while drawing, ms", ("health p99",), 1),
-    Row("start until ready, s", ("ready",)),
+    Row("start until it takes requests, s", ("ready",)),
     Row("start until the first image, 256 px, s", ("first image",)),
     Row("memory after the rounds, MB", ("memory",), 0),
     Row("drawing after a client hung up, s", ("hang-up",), 1),

@@ -67,7 +67,7 @@ def row_of(text: str, title: str) -> list[str]:
 def test_table_has_medians_spread_and_the_best_peer() -> None:
     given = samples("ready", bare=(3.0,), ours=(1.0, 0.8, 0.9), slow=(9.0,), fast=(1.8, 1.8))
     text = table(given, [BARE, OURS, "slow", "fast"], OURS, BARE)
-    assert row_of(text, "start until ready, s") == [
+    assert row_of(text, "start until it takes requests, s") == [
         "3.00",
         "0.90 (0.80 to 1.00)",
         "9.00",
