@@ -201,8 +201,8 @@ class Server:
         if self._process is None:
             return
         processes = self.processes()
-        with contextlib.suppress(ProcessLookupError):
-            self._process.send_signal(signal.SIGTERM)
+        group = self._process.pid
+        self._process.terminate()
         try:
             self._process.wait(STOP_S)
         except subprocess.TimeoutExpired:
@@ -210,6 +210,8 @@ class Server:
             self._process.wait()
         finally:
             self._process = None
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
             for process in processes:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
