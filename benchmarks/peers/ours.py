@@ -18,7 +18,7 @@ MODEL = "bench"
 
 
 class MfluxGateway:
-    """Requests are those of OpenAI's protocol; `backend` is the engine's."""
+    """Requests are those of OpenAI's protocol; `engine` is that part of the settings."""
 
     name = "mflux-gateway"
     install: Install | None = None
@@ -27,13 +27,13 @@ class MfluxGateway:
     ready = "/health/live"
     ends: tuple[str, ...] = ("hang-up", "cancel")
 
-    def __init__(self, backend: str = "mlx") -> None:
-        self._backend = backend
+    def __init__(self, engine: Mapping[str, str] | None = None) -> None:
+        self._engine = engine or {"backend": "mlx"}
 
     def command(self, python: Path, port: int, folder: Path, checkpoint: Path) -> list[str]:
         local = {MODEL: {"path": str(checkpoint), "like": "flux2-klein-4b"}}
         config = {
-            "engine": {"backend": self._backend},
+            "engine": {**self._engine},
             # More steps than a distilled model is drawn with: an image that takes long enough to be cancelled.
             "models": {"default": MODEL, "local": local, "steps_as_sent": True, "cache_dir": str(folder / "models")},
             "store": {"data_dir": str(folder / "data")},

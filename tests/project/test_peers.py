@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from benchmarks.peers import measures
 from benchmarks.peers.__main__ import PROGRAMS
 from benchmarks.peers.bare import Bare
 from benchmarks.peers.bench import SEED, SEEN, Bench, differences
@@ -116,8 +119,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def server(home: Path, tmp_path: Path) -> Iterator[Server]:
-    """This gateway with the fake engine."""
-    started = Server(MfluxGateway(backend="fake"), Path(sys.executable), tmp_path, checkpoint_in(home))
+    """This gateway with the fake engine, which takes a tenth of a second for a step."""
+    engine = {"backend": "fake", "fake_script": json.dumps({"step_seconds": 0.1})}
+    started = Server(MfluxGateway(engine), Path(sys.executable), tmp_path, checkpoint_in(home))
     started.start()
     yield started
     started.stop()
@@ -129,8 +133,8 @@ def test_checkpoint_gives_equal_pixels_in_the_gateway_and_in_bare_mflux(home: Pa
     bare = Bare(home, checkpoint)
     gateway = Server(MfluxGateway(), Path(sys.executable), home / "gateway", checkpoint)
     try:
-        bare.start()
         gateway.start()
+        bare.start()
         ours, alone = gateway.draw(order), bare.draw(order)
     finally:
         gateway.stop()
@@ -143,9 +147,8 @@ def test_checkpoint_gives_equal_pixels_in_the_gateway_and_in_bare_mflux(home: Pa
 
 
 def test_clients_draw_at_once_and_nothing_is_left_behind(server: Server) -> None:
-    orders = crowd(Bench(Bare(Path(), Path()), [server], 0.0), each=2)
+    orders = [replace(order, steps=1) for order in crowd(Bench(Bare(Path(), Path()), [server], 0.0), each=2)]
     server.draw_all(orders, clients=4)
-    server.cancel(orders[0], after_s=0.01)
     assert Image.open(io.BytesIO(server.draw(orders[0])[0])).size == (256, 256)
     assert 10 < server.memory_mb() < 2000
     assert busy_s(server.processor_s) < 30
@@ -153,6 +156,15 @@ def test_clients_draw_at_once_and_nothing_is_left_behind(server: Server) -> None
     assert len(processes) >= 2
     server.stop()
     assert not any(process.is_running() for process in processes)
+
+
+@pytest.mark.parametrize("end", ["hang_up", "cancel"])
+def test_order_is_given_up_while_health_is_measured(server: Server, end: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measures, "DRAWING_S", 0.3)
+    times_ms = measures.health_ms(server, getattr(server, end), Order(SEEN[0], (SEED,), 64, steps=50))
+    assert len(times_ms) >= 2
+    assert all(time_ms > 0 for time_ms in times_ms)
+    assert len(server.draw(Order(SEEN[0], (SEED,), 64, steps=1))) == 1
 
 
 def test_crowd_has_new_and_seen_prompts_for_each_client_and_at_each_time() -> None:
@@ -164,7 +176,7 @@ def test_crowd_has_new_and_seen_prompts_for_each_client_and_at_each_time() -> No
 
 
 def test_server_that_leaves_at_its_start_fails_with_its_last_words(home: Path, tmp_path: Path) -> None:
-    broken = Server(MfluxGateway(backend="none"), Path(sys.executable), tmp_path, checkpoint_in(home))
+    broken = Server(MfluxGateway({"backend": "none"}), Path(sys.executable), tmp_path, checkpoint_in(home))
     with pytest.raises(Failed, match=r"^mflux-gateway left at its start: \S"):
         broken.start()
     broken.stop()
