@@ -70,7 +70,7 @@ def batches(bench: Bench, count: int) -> Iterator[Sample]:
 
 def crowd(bench: Bench, each: int) -> list[Order]:
     """What four clients draw, so many each: of the prompts at one time half are new, and each client has both kinds."""
-    orders = []
+    orders: list[Order] = []
     for turn in range(each):
         for client in range(CLIENTS):
             prompt = bench.new_prompt() if (turn + client) % 2 == 0 else SEEN[client // 2]
