@@ -95,6 +95,7 @@ def main() -> None:
     parser.add_argument("--parts", help=f"of {','.join(FULL)}; all where it is not given")
     parser.add_argument("--only", default="", metavar="NAMES", help="of the peers")
     parser.add_argument("--results", type=Path, metavar="FILE", help="JSON lines that samples are added to")
+    parser.add_argument("--each", type=int, help="images of each of the four clients")
     parser.add_argument("--minutes", type=float, default=12, help="after which no round begins")
     args = parser.parse_args()
     rounds = QUICK if args.quick else FULL
@@ -112,7 +113,7 @@ def main() -> None:
     ready, notes = servers(home, scratch, checkpoint, set(filter(None, args.only.split(","))))
     bench = Bench(Bare(scratch, checkpoint), [*ready], time.monotonic() + args.minutes * 60, notes)
     try:
-        for sample in parts(bench, rounds, QUICK_EACH if args.quick else FULL_EACH):
+        for sample in parts(bench, rounds, args.each or (QUICK_EACH if args.quick else FULL_EACH)):
             samples.append(sample := replace(sample, round=first + sample.round))
             print(f"  {sample.contender}: {sample.key} {sample.value:.2f}", file=sys.stderr, flush=True)
             if args.results is not None:
