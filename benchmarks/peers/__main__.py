@@ -35,11 +35,9 @@ from benchmarks.peers.webui_uno import MfluxWebuiUno
 
 PROGRAMS: tuple[Callable[[], Program], ...] = (MfluxGateway, Mfluxible, MfluxWebuiUno, MlxOpenaiServer)
 OURS = MfluxGateway.name
-FULL = {"starts": 3, "singles": 5, "batches": 2, "crowds": 2, "memory": 1, "ends": 2}
-QUICK = {"starts": 1, "singles": 2, "batches": 1, "crowds": 1, "memory": 1, "ends": 1}
+FULL = {"starts": 2, "singles": 4, "ends": 2, "batches": 2, "crowds": 3, "memory": 1}
+QUICK = dict.fromkeys(FULL, 1)
 """Rounds of each part, in their order."""
-FULL_EACH, QUICK_EACH = 2, 1
-"""Images of each of the four clients."""
 
 
 def servers(home: Path, scratch: Path, checkpoint: Path, only: set[str]) -> tuple[list[Server], list[str]]:
@@ -95,8 +93,8 @@ def main() -> None:
     parser.add_argument("--parts", help=f"of {','.join(FULL)}; all where it is not given")
     parser.add_argument("--only", default="", metavar="NAMES", help="of the peers")
     parser.add_argument("--results", type=Path, metavar="FILE", help="JSON lines that samples are added to")
-    parser.add_argument("--each", type=int, help="images of each of the four clients")
-    parser.add_argument("--minutes", type=float, default=12, help="after which no round begins")
+    parser.add_argument("--each", type=int, default=1, help="images of each of the four clients")
+    parser.add_argument("--minutes", type=float, default=12, help="after which each part has one round only")
     args = parser.parse_args()
     rounds = QUICK if args.quick else FULL
     if args.parts:
@@ -113,7 +111,7 @@ def main() -> None:
     ready, notes = servers(home, scratch, checkpoint, set(filter(None, args.only.split(","))))
     bench = Bench(Bare(scratch, checkpoint), [*ready], time.monotonic() + args.minutes * 60, notes)
     try:
-        for sample in parts(bench, rounds, args.each or (QUICK_EACH if args.quick else FULL_EACH)):
+        for sample in parts(bench, rounds, args.each):
             samples.append(sample := replace(sample, round=first + sample.round))
             print(f"  {sample.contender}: {sample.key} {sample.value:.2f}", file=sys.stderr, flush=True)
             if args.results is not None:

@@ -31,7 +31,7 @@ class Bench:
     bare: Bare
     servers: list[Server]
     deadline: float
-    """On the monotonic clock; no round begins after it."""
+    """On the monotonic clock; only the first round of a part begins after it."""
     notes: list[str] = field(default_factory=list)
     images: dict[str, bytes] = field(default_factory=dict)
     """The same image by each contender, as PNG."""
@@ -51,7 +51,7 @@ class Bench:
     def rounds(self, count: int, *, bare: bool = True) -> Iterator[tuple[int, list[Bare | Server]]]:
         """Numbers of rounds with the contenders in their order, until the deadline."""
         for number in range(count):
-            if time.monotonic() > self.deadline:
+            if number and time.monotonic() > self.deadline:
                 self.notes.append(f"Time was up after {number} of {count} rounds.")
                 return
             everyone: list[Bare | Server] = [*([self.bare] if bare else []), *self.servers]
@@ -81,11 +81,11 @@ class Bench:
                 self.stop(contender)
 
     def _warm_up(self, contender: Bare | Server) -> None:
-        for prompt in SEEN:
-            for size_px in contender.sizes_px:
-                images = contender.draw(Order(prompt, (SEED,), size_px))
-                if (prompt, size_px) == (SEEN[0], LARGE_PX):
-                    self.images[contender.name] = images[0]
+        """Draw each prompt and each size once."""
+        for prompt, size_px in zip(SEEN, (LARGE_PX, contender.sizes_px[0]), strict=True):
+            images = contender.draw(Order(prompt, (SEED,), size_px))
+            if prompt == SEEN[0]:
+                self.images[contender.name] = images[0]
 
     def stop(self, contender: Bare | Server) -> None:
         contender.stop()

@@ -14,8 +14,8 @@ from benchmarks.peers.servers import Server
 from benchmarks.peers.table import Sample
 
 CLIENTS = 4
-LONG_STEPS = 16
-DRAWING_S = 3.0
+LONG_STEPS = 8
+DRAWING_S = 2.5
 """How long an image of many steps is drawn until nobody wants it any more."""
 HEALTH_EVERY_S = 0.015
 WATCH_S, WATCH_EVERY_S = 30.0, 0.1
@@ -92,7 +92,7 @@ def crowds(bench: Bench, count: int, each: int) -> Iterator[Sample]:
 
 def memory(bench: Bench, count: int) -> Iterator[Sample]:
     """Of the servers, after all that they have drawn until now."""
-    for number, contenders in bench.rounds(min(count, 1), bare=False):
+    for number, contenders in bench.rounds(count, bare=False):
         for contender in contenders:
             assert isinstance(contender, Server)
             with bench.turn(contender):
