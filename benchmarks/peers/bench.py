@@ -92,6 +92,8 @@ class Bench:
         self.images.pop(contender.name, None)
 
     def stop_all(self) -> None:
+        for server in self.servers:
+            server.begin_stop()
         self.bare.stop()
         for server in self.servers:
             server.stop()

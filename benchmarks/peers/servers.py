@@ -196,13 +196,18 @@ class Server:
                 total += times.user + times.system
         return total
 
+    def begin_stop(self) -> None:
+        """Ask it to end, and do not wait for it."""
+        if self._process is not None:
+            self._process.terminate()
+
     def stop(self) -> None:
         """End it and all that it started, by force where that takes too long."""
         if self._process is None:
             return
         processes = self.processes()
         group = self._process.pid
-        self._process.terminate()
+        self.begin_stop()
         try:
             self._process.wait(STOP_S)
         except subprocess.TimeoutExpired:
