@@ -55,3 +55,11 @@ def test_security_requirements_each_have_a_row_naming_a_test() -> None:
     assert [number for number, proof in rows if not re.search(r"`(test_|benchmarks\.)", proof)] == []
     measured = {file.stem for file in (ROOT / "benchmarks").glob("*.py")}
     assert set(re.findall(r"`benchmarks\.(\w+)`", page)) <= measured
+
+
+def test_page_of_benchmarks_has_a_row_for_each() -> None:
+    page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    folder = ROOT / "benchmarks"
+    names = {file.stem for file in folder.glob("*.py")} | {file.parent.name for file in folder.glob("*/__main__.py")}
+    rows = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
+    assert sorted(rows) == sorted(names - {"__init__"})
