@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from adapters.shared.body import query, validated
-from adapters.shared.context import core_of, owner_of
+from adapters.shared.context import core_of, idempotency_key, is_attached, owner_of
 from adapters.shared.responses import raise_for
 from adapters.shared.waiting import attached
 from adapters.v1.errors import render_error
@@ -73,7 +73,12 @@ async def launch(request: Request) -> Response:
     if is_read or core.service.engine.loaded_model == model:
         records.put(LaunchRecord(uid, model, is_chosen=is_chosen, status="READY"))
         return json_response(answer)
-    origin = Origin(owner=owner, protocol="xinference", attached=waits)
+    origin = Origin(
+        owner=owner,
+        protocol="xinference",
+        attached=waits and is_attached(request),
+        idempotency_key=idempotency_key(request),
+    )
     job = await core.service.submit_load(model, origin, body.memory)
     records.put(LaunchRecord(uid, model, job.id, is_chosen=is_chosen))
     if waits:
