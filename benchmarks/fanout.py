@@ -235,9 +235,11 @@ async def measure(streams: int, jobs: int, seconds: float, stuck_readers: int, r
             still = [await stuck(ids[i % len(ids)], port) for i in range(stuck_readers)]
             while (await asyncio.to_thread(gateway.ask, "left"))["streams"] < streams:  # noqa: ASYNC110
                 await asyncio.sleep(0.2)
-            before, began = sum(gateway.measured.cpu_times()[:2]), time.monotonic()
+            before, busy_before, began = sum(gateway.measured.cpu_times()[:2]), others_busy_s(gateway), time.monotonic()
             reported = (await asyncio.to_thread(gateway.ask, "go"))["reported"]
-            cpu = (sum(gateway.measured.cpu_times()[:2]) - before) / (time.monotonic() - began)
+            took_s = time.monotonic() - began
+            cpu = (sum(gateway.measured.cpu_times()[:2]) - before) / took_s
+            others = (others_busy_s(gateway) - busy_before) / took_s
             await asyncio.wait(following, timeout=30)
             memory = gateway.measured.memory_info().rss
             for sink in still:
@@ -246,10 +248,22 @@ async def measure(streams: int, jobs: int, seconds: float, stuck_readers: int, r
             left = (await asyncio.to_thread(gateway.ask, "left"))["streams"]
         finally:
             gateway.end()
-    return told(readers, reported, cpu, memory, left)
+    return {
+        **told(readers, reported, left),
+        "cpu_percent_of_one_core": round(cpu * 100, 1),
+        "others_percent_of_one_core": round(others * 100, 1),
+        "memory_mb": round(memory / 2**20),
+    }
 
 
-def told(readers: list[Reader], reported: dict[str, list[float]], cpu: float, memory: int, left: int) -> dict[str, Any]:
+def others_busy_s(gateway: Gateway) -> float:
+    """Seconds of processor time of all processes but the gateway and this one: what disturbs the measurement."""
+    times = psutil.cpu_times()
+    all_s = sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0)
+    return all_s - sum(sum(process.cpu_times()[:2]) for process in (gateway.measured, psutil.Process()))
+
+
+def told(readers: list[Reader], reported: dict[str, list[float]], left: int) -> dict[str, Any]:
     late = [(at - reported[reader.job][step]) * 1000 for reader in readers for step, at in reader.seen]
     percent = quantiles(late, n=100)
     steps = Counter({job: len(times) for job, times in reported.items()})
@@ -263,8 +277,6 @@ def told(readers: list[Reader], reported: dict[str, list[float]], cpu: float, me
         "state_events_lost": sum(reader.lost for reader in readers),
         "streams_without_their_end": sum(not reader.ended for reader in readers),
         "streams_left_after_1_s": left,
-        "cpu_percent_of_one_core": round(cpu * 100, 1),
-        "memory_mb": round(memory / 2**20),
     }
 
 

@@ -126,8 +126,6 @@ class EventBus:
         self._newest: dict[str, Progress] = {}
         self._newest_event: dict[str, ProgressEvent] = {}
         self._closed = False
-        self._departure = asyncio.Event()
-        """Set for a moment when a topic has lost its last subscriber."""
 
     def listen(self, on_event: OnEvent) -> None:
         """Call `on_event` with every state event from now on; listeners are called in the order of these calls."""
@@ -158,17 +156,10 @@ class EventBus:
             listeners.discard(subscription)
             if not listeners:
                 del self._subscriptions[topic]
-                self._departure.set()
-                self._departure.clear()
 
     def watchers(self, job_id: str) -> int:
         """The number of subscribers of this job alone."""
         return len(self._subscriptions.get(("job", job_id), ()))
-
-    async def unwatched(self, job_id: str) -> None:
-        """Wait until this job alone has no subscriber."""
-        while self.watchers(job_id):
-            await self._departure.wait()
 
     @property
     def is_heard(self) -> bool:

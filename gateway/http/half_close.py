@@ -17,7 +17,7 @@ FIRST_PROBE_S = 1.0
 """Seconds between the first and the second byte; each of the following waits is twice as long."""
 
 
-class HalfClosed:
+class HalfCloseWatch:
     """The watch over a connection that ended at its client's side: `transport` is aborted once the client has left.
 
     `next_byte` is the next byte of the opening of the response, none once the response has begun.

@@ -29,7 +29,7 @@ from gateway.asgi import App, Receive, Scope, Send
 from gateway.http import open_files as descriptors
 from gateway.http.accepting import Acceptor
 from gateway.http.connection import MAX_HEADER_BYTES, REFUSALS, Connection
-from gateway.http.half_close import HalfClosed
+from gateway.http.half_close import HalfCloseWatch
 from gateway.settings import HttpSettings, Settings, is_loopback
 from gateway.shutdown import Stopping
 
@@ -245,7 +245,7 @@ class _GuardedProtocol(H11Protocol):
         self._stuck: Alarm | None = None
         self._refused = False
         self._peer: str | None = None
-        self._half_closed: HalfClosed | None = None
+        self._half_closed: HalfCloseWatch | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -287,7 +287,7 @@ class _GuardedProtocol(H11Protocol):
         assert isinstance(self.conn, Connection)
         if cycle.response_started and not self.conn.is_finite:
             return False
-        self._half_closed = HalfClosed(self.loop, self.transport, self.conn.next_byte)
+        self._half_closed = HalfCloseWatch(self.loop, self.transport, self.conn.next_byte)
         return True
 
     def pause_writing(self) -> None:

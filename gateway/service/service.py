@@ -50,7 +50,7 @@ from gateway.ocr.request import OcrRequest
 from gateway.residency import ResidencyManager, ResidencyOptions, Shortage
 from gateway.round_robin import Share
 from gateway.service.events import JobEvents
-from gateway.service.hang_ups import until_unneeded
+from gateway.service.hang_ups import wait_until_unneeded
 from gateway.service.health import ServiceHealth
 from gateway.service.inputs import InputControl
 from gateway.service.models import ModelControl
@@ -474,7 +474,7 @@ class JobService:
     async def _abandon(self, job: Job) -> None:
         grace_s = self._options.abandon_grace_s
         lane = lane_of(job.plan)
-        await until_unneeded(self._bus, job.id, grace_s=grace_s, others_wait=lambda: self.queue.depth(lane) > 0)
+        await wait_until_unneeded(self._bus, job.id, grace_s=grace_s, others_wait=lambda: self.queue.depth(lane) > 0)
         with suppress(JobDamaged, JobNotFound):
             await self._cancel(job.id, "client_gone")
 

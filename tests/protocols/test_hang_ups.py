@@ -10,7 +10,7 @@ import pytest
 
 from gateway.http.openapi import EVENTS
 from tests.support.guarded import rest
-from tests.support.hang_up import Caller, closed, reset, shut_down
+from tests.support.hang_up import Caller, close, reset, shut_down
 from tests.support.live import Live, live
 from tests.support.waiting_routes import DRAWN, LOADED, READ, SIZE, STREAMED, WATCHED, config_of, openai, rows, sdapi
 
@@ -68,13 +68,13 @@ def assert_stopped_within_a_step(caller: Caller, connection: socket.socket, leav
 @pytest.mark.parametrize("route", DRAWN)
 def test_image_of_a_client_that_hangs_up_is_stopped_within_a_step(caller: Caller, route: str) -> None:
     connection = caller.send(caller.request(route, DRAWN[route](LONG)))
-    assert_stopped_within_a_step(caller, connection, closed)
+    assert_stopped_within_a_step(caller, connection, close)
 
 
 @pytest.mark.parametrize("route", STREAMED)
 def test_streamed_image_of_a_client_that_hangs_up_is_stopped_within_a_step(caller: Caller, route: str) -> None:
     connection = caller.send(caller.request(route, STREAMED[route](LONG)))
-    assert_stopped_within_a_step(caller, connection, closed)
+    assert_stopped_within_a_step(caller, connection, close)
 
 
 @pytest.mark.parametrize("leave", [shut_down, reset])
@@ -90,7 +90,7 @@ def test_hang_up_is_noticed_however_the_connection_ends(
 @pytest.mark.parametrize("route", DRAWN)
 def test_client_with_an_idempotency_key_comes_back_for_its_images(caller: Caller, route: str) -> None:
     keyed = {KEY: "once"}
-    caller.send(caller.request(route, DRAWN[route](SHORT), **keyed)).close()
+    caller.leave(caller.request(route, DRAWN[route](SHORT), **keyed))
     job = caller.job("completed")
     answer = caller.answer(caller.request(route, DRAWN[route](SHORT), **keyed))
     assert answer.status_code == 200, answer.text
@@ -100,7 +100,7 @@ def test_client_with_an_idempotency_key_comes_back_for_its_images(caller: Caller
 @pytest.mark.parametrize("route", STREAMED)
 def test_client_with_an_idempotency_key_comes_back_for_its_stream(caller: Caller, route: str) -> None:
     keyed = {KEY: "once"}
-    caller.send(caller.request(route, STREAMED[route](SHORT), **keyed)).close()
+    caller.leave(caller.request(route, STREAMED[route](SHORT), **keyed))
     job = caller.job("completed")
     answer = caller.answer(caller.request(route, STREAMED[route](SHORT), **keyed))
     assert ".completed" in answer.text
@@ -124,8 +124,9 @@ def test_model_load_of_a_client_that_hangs_up_is_stopped_for_the_next_job(loadin
 @pytest.mark.parametrize("route", LOADED)
 def test_model_load_with_an_idempotency_key_continues_after_a_hang_up(gateway: Live, route: str) -> None:
     caller = Caller(gateway)
-    caller.native.post("/models/base/unload").raise_for_status()
-    caller.send(caller.request(route, LOADED[route](0), **{KEY: "once"})).close()
+    for model in ("base", "other"):
+        caller.native.post(f"/models/{model}/unload").raise_for_status()
+    caller.leave(caller.request(route, LOADED[route](0), **{KEY: "once"}))
     assert caller.job("completed")["type"] == "load"
     caller.close()
 
@@ -141,7 +142,7 @@ def test_document_of_a_client_that_hangs_up_is_not_read_on(caller: Caller) -> No
 def test_waiting_job_of_a_client_that_hangs_up_never_starts(caller: Caller) -> None:
     first = caller.native.post("/generate", json={"prompt": "x", **SIZE, "steps": LONG}).json()["job_id"]
     caller.job("drawing")
-    caller.send(caller.request("POST /sdapi/v1/txt2img", sdapi()(LONG))).close()
+    caller.leave(caller.request("POST /sdapi/v1/txt2img", sdapi()(LONG)))
     second = caller.job("cancelled")
     assert second["started_at"] is None
     assert caller.native.get(f"/jobs/{first}").json()["status"] == "generating"
@@ -153,7 +154,7 @@ def test_client_that_hangs_up_during_its_upload_leaves_no_job(caller: Caller, ro
     body = request.read()
     request.headers["Content-Length"] = str(len(body) + 10)
     caller.send(request).close()
-    caller.send(caller.request("POST /sdapi/v1/txt2img", sdapi()(SHORT), **{KEY: "later"})).close()
+    caller.leave(caller.request("POST /sdapi/v1/txt2img", sdapi()(SHORT), **{KEY: "later"}))
     caller.job("completed")
     assert len(caller.jobs()) == 1
 

@@ -25,7 +25,7 @@ async def drawing(service: JobService, steps: int = 100) -> Job:
     return job
 
 
-async def ended(service: JobService, job: Job) -> Job:
+async def wait_for_end(service: JobService, job: Job) -> Job:
     """The job at its end, for which nobody waits here: a waiter would keep it."""
     async with asyncio.timeout(20):
         while (seen := await service.get(job.id)).state in (State.QUEUED, State.RUNNING):  # noqa: ASYNC110
@@ -33,7 +33,7 @@ async def ended(service: JobService, job: Job) -> Job:
     return seen
 
 
-async def abandoned(service: JobService, job: Job) -> None:
+async def abandon(service: JobService, job: Job) -> None:
     """The client of the job has left, and the service has seen it."""
     service.abandon(job)
     await asyncio.sleep(0.01)
@@ -43,7 +43,7 @@ async def test_drawing_is_stopped_without_any_grace(tmp_path: Path) -> None:
     async with service_in(tmp_path, script=SLOW, options=NEVER) as service:
         job = await drawing(service)
         service.abandon(job)
-        assert (await ended(service, job)).events[-1].fact == Cancelled(reason="client_gone")
+        assert (await wait_for_end(service, job)).events[-1].fact == Cancelled(reason="client_gone")
 
 
 async def test_job_continues_while_it_is_watched_and_stops_with_its_last_watcher(tmp_path: Path) -> None:
@@ -52,12 +52,12 @@ async def test_job_continues_while_it_is_watched_and_stops_with_its_last_watcher
         async with aclosing(service.watch(job.id)) as first, aclosing(service.watch(job.id)) as second:
             await anext(first)
             await anext(second)
-            await abandoned(service, job)
+            await abandon(service, job)
             await first.aclose()
             for _ in range(4):
                 await anext(second)
             assert (await service.get(job.id)).state is State.RUNNING
-        assert (await ended(service, job)).state is State.CANCELLED
+        assert (await wait_for_end(service, job)).state is State.CANCELLED
 
 
 async def test_watcher_that_resumes_its_stream_in_time_keeps_the_job(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ async def test_watcher_that_resumes_its_stream_in_time_keeps_the_job(tmp_path: P
         for _ in range(3):
             async with aclosing(service.watch(job.id)) as events:
                 await anext(events)
-                await abandoned(service, job)
+                await abandon(service, job)
             await asyncio.sleep(0.05)
         assert (await service.ended(job.id)).state is State.SUCCEEDED
 
@@ -77,7 +77,7 @@ async def test_job_that_nobody_resumes_stops_after_the_grace(tmp_path: Path) -> 
         async with aclosing(service.watch(job.id)) as events:
             await anext(events)
             service.abandon(job)
-        assert (await ended(service, job)).state is State.CANCELLED
+        assert (await wait_for_end(service, job)).state is State.CANCELLED
 
 
 # ---- a model that is being loaded ------------------------------------------------------------------
@@ -96,8 +96,8 @@ async def test_request_that_is_sent_again_while_its_model_is_loaded_gets_that_lo
         pid = service.engine.pid
         service.abandon(first)
         again = await service.submit(request(), ATTACHED)
-        assert (await ended(service, first)).state is State.CANCELLED
-        assert (await ended(service, again)).state is State.SUCCEEDED
+        assert (await wait_for_end(service, first)).state is State.CANCELLED
+        assert (await wait_for_end(service, again)).state is State.SUCCEEDED
         assert service.engine.pid == pid, "the load was not begun anew"
 
 
@@ -105,7 +105,7 @@ async def test_model_that_nobody_requests_again_is_loaded_and_no_image_is_drawn(
     async with service_in(tmp_path, script={"load_seconds": 0.3, **SLOW}, options=NEVER) as service:
         job = await loading(service)
         service.abandon(job)
-        stopped = await ended(service, job)
+        stopped = await wait_for_end(service, job)
         assert (stopped.state, len(stopped.images)) == (State.CANCELLED, 0)
         assert service.engine.loaded_model == "toy"
 
@@ -114,7 +114,7 @@ async def test_load_stops_after_the_grace(tmp_path: Path) -> None:
     async with service_in(tmp_path, script={"load_seconds": 3600.0}, options=SHORT) as service:
         job = await loading(service)
         service.abandon(job)
-        assert (await ended(service, job)).state is State.CANCELLED
+        assert (await wait_for_end(service, job)).state is State.CANCELLED
 
 
 async def test_load_that_delays_another_job_stops_at_once(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ async def test_load_that_delays_another_job_stops_at_once(tmp_path: Path) -> Non
         job = await loading(service)
         other = await service.submit(request(), ME)
         service.abandon(job)
-        assert (await ended(service, job)).state is State.CANCELLED
+        assert (await wait_for_end(service, job)).state is State.CANCELLED
         await service.cancel(other.id, ME.owner)
 
 

@@ -19,7 +19,7 @@ from tests.support.native import ENDS, client_of, read
 WAIT_S = 30.0
 
 
-def closed(sock: socket.socket) -> None:
+def close(sock: socket.socket) -> None:
     sock.close()
 
 
@@ -60,6 +60,16 @@ class Caller:
         """The answer to a client that waits for it."""
         with httpx.Client(timeout=60) as client:
             return client.send(request)
+
+    def leave(self, request: httpx.Request) -> None:
+        """Send a request and hang up once its job is stored."""
+        before = len(self.jobs())
+        connection = self.send(request)
+        end = time.monotonic() + WAIT_S
+        while len(self.jobs()) == before:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        connection.close()
 
     def jobs(self) -> list[dict[str, Any]]:
         """The jobs of this owner, the oldest first."""
