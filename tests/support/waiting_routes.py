@@ -17,20 +17,17 @@ from tests.support.native import put_weights
 from tests.support.ocr import pdf, written
 
 
-def png(alpha: int | None = None) -> bytes:
+def png(grey: int) -> bytes:
     out = io.BytesIO()
-    Image.new("RGB" if alpha is None else "RGBA", (64, 64), (9, 9, 9) if alpha is None else (9, 9, 9, alpha)).save(
-        out, "PNG"
-    )
+    Image.new("RGB", (64, 64), (grey, grey, grey)).save(out, "PNG")
     return out.getvalue()
 
 
-FILE = ("picture.png", png(), "image/png")
-MASK = ("mask.png", png(0), "image/png")
-TEXT = base64.b64encode(png()).decode()
+FILE = ("picture.png", png(9), "image/png")
+MASK = ("mask.png", png(255), "image/png")
+TEXT = base64.b64encode(png(9)).decode()
 SIZE = {"width": 64, "height": 64}
 UPSCALER = {"upscaler_1": "SeedVR2", "upscaling_resize": 2}
-PAGES = pdf(*[written("\n".join(f"Line {n}" for n in range(25)), (1200, 1600), 36)] * 12)
 
 Body = Callable[[int], dict[str, Any]]
 """The arguments of httpx for a request of so many steps."""
@@ -52,6 +49,12 @@ def sdapi(**more: Any) -> Body:
 
 def fixed(**said: Any) -> Body:
     return lambda _: said
+
+
+def document(_: int) -> dict[str, Any]:
+    """A PDF whose pages take a second and more each."""
+    pages = [written("\n".join(f"Line {n}" for n in range(25)), (1200, 1600), 36)] * 12
+    return {"files": {"image": ("a.pdf", pdf(*pages))}}
 
 
 EDITED = {"image": FILE}
@@ -76,7 +79,7 @@ LOADED: dict[str, Body] = {
     "POST /v1/models": fixed(json={"model_name": "other", "model_type": "image"}),
     "POST /api/load": fixed(json={"model": "other"}),
 }
-READ: dict[str, Body] = {"POST /v1/images/ocr": fixed(files={"image": ("a.pdf", PAGES)})}
+READ: dict[str, Body] = {"POST /v1/images/ocr": document}
 WATCHED = {"GET /api/v1/jobs/{job_id}/stream", "GET /api/v1/events"}
 """Streams of jobs that go on without them; a client resumes them by Last-Event-ID."""
 
