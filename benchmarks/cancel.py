@@ -92,10 +92,11 @@ def main() -> None:
                 f"{phase}: DELETE at most {max(took):.2f} s, median {statistics.median(took):.2f} s; "
                 f"next picture after {max(after):.2f} s at most ({len(found)} cancels)"
             )
-        took, drawn = zip(*(hang_up(gateway, said.size) for _ in range(said.rounds)), strict=True)
+        hang_ups = [hang_up(gateway, said.size) for _ in range(said.rounds)]
+        took = [took_s for took_s, _ in hang_ups]
         print(
             f"hang-up: job ended after at most {max(took):.2f} s, median {statistics.median(took):.2f} s; "
-            f"{max(drawn)} steps more at most ({said.rounds} hang-ups)"
+            f"{max(steps for _, steps in hang_ups)} steps more at most ({said.rounds} hang-ups)"
         )
 
 

@@ -37,7 +37,7 @@ class Connection(h11.Connection):
         self._bytes_ahead += 1
         return OPENING[start : start + 1]
 
-    def send(self, event: Any) -> bytes | None:
+    def send(self, event: h11.Event) -> bytes | None:  # type: ignore[override]
         """As h11's, without the bytes that were sent ahead."""
         data: bytes | None = super().send(event)
         if isinstance(event, h11.Response):
