@@ -25,8 +25,8 @@ def owner_of(request: Request) -> str:
 
 def is_attached(request: Request) -> bool:
     """Whether a job of this request stops when its client hangs up: whether its route waits for it."""
-    row: Row = request.scope["row"]
-    return row.waits
+    row: Row | None = request.scope.get("row")
+    return row is not None and row.waits
 
 
 def share_of(request: Request) -> Share:

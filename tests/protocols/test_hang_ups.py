@@ -131,14 +131,6 @@ def test_model_load_with_an_idempotency_key_continues_after_a_hang_up(gateway: L
     caller.close()
 
 
-def test_document_of_a_client_that_hangs_up_is_not_read_on(caller: Caller) -> None:
-    (route,) = READ
-    connection = caller.send(caller.request(route, READ[route](0)))
-    caller.job("reading")
-    connection.close()
-    assert caller.job("cancelled")["type"] == "ocr"
-
-
 def test_waiting_job_of_a_client_that_hangs_up_never_starts(caller: Caller) -> None:
     first = caller.native.post("/generate", json={"prompt": "x", **SIZE, "steps": LONG}).json()["job_id"]
     caller.job("drawing")

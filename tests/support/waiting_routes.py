@@ -14,7 +14,6 @@ from PIL import Image
 from adapters import ADAPTERS
 from adapters.shared.table import TableRoute
 from tests.support.native import put_weights
-from tests.support.ocr import pdf, written
 
 
 def png(grey: int) -> bytes:
@@ -51,12 +50,6 @@ def fixed(**said: Any) -> Body:
     return lambda _: said
 
 
-def document(_: int) -> dict[str, Any]:
-    """A PDF whose pages take a second and more each."""
-    pages = [written("\n".join(f"Line {n}" for n in range(25)), (1200, 1600), 36)] * 12
-    return {"files": {"image": ("a.pdf", pdf(*pages))}}
-
-
 EDITED = {"image": FILE}
 DRAWN: dict[str, Body] = {
     "POST /sdapi/v1/txt2img": sdapi(force_task_id="mine"),
@@ -79,7 +72,8 @@ LOADED: dict[str, Body] = {
     "POST /v1/models": fixed(json={"model_name": "other", "model_type": "image"}),
     "POST /api/load": fixed(json={"model": "other"}),
 }
-READ: dict[str, Body] = {"POST /v1/images/ocr": document}
+READ = {"POST /v1/images/ocr"}
+"""Its hang-ups are in tests/ocr/test_ocr_http.py."""
 WATCHED = {"GET /api/v1/jobs/{job_id}/stream", "GET /api/v1/events"}
 """Streams of jobs that go on without them; a client resumes them by Last-Event-ID."""
 
