@@ -113,7 +113,8 @@ def test_model_load_of_a_client_that_hangs_up_is_stopped_for_the_next_job(loadin
     try:
         connection = caller.send(caller.request(route, LOADED[route](0)))
         job = caller.job("loading")
-        other.native.post("/generate", json={"prompt": "x", "model": "base", **SIZE}).raise_for_status()
+        unlike = "other" if job["model"] == "base" else "base"
+        other.native.post("/generate", json={"prompt": "x", "model": unlike, **SIZE}).raise_for_status()
         connection.close()
         assert caller.job("cancelled")["id"] == job["id"]
     finally:
