@@ -26,7 +26,7 @@ from adapters.v1.responses import json_response
 from adapters.v1.state import Launches, LaunchRecord, Status, launches_of
 from engine.catalog import ModelSpec
 from gateway.context import Core
-from gateway.errors import Forbidden, GatewayError, InvalidRequest, JobDamaged, JobNotFound
+from gateway.errors import ClientGone, Forbidden, GatewayError, InvalidRequest, JobDamaged, JobNotFound
 from gateway.jobs.job import Job, State
 from gateway.jobs.origin import Origin
 from gateway.ocr.packages import MODEL, check_installed, check_vision
@@ -85,7 +85,8 @@ async def launch(request: Request) -> Response:
         try:
             raise_for(await attached(request, job))
         except GatewayError as error:
-            records.drop_of(job.id)
+            if job.idempotency_key is None or not isinstance(error, ClientGone):  # with a key the load continues
+                records.drop_of(job.id)
             return render_error(error, job.id)
     return json_response(answer, job.id)
 

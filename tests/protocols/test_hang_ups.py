@@ -132,6 +132,16 @@ def test_model_load_with_an_idempotency_key_continues_after_a_hang_up(gateway: L
     caller.close()
 
 
+def test_launch_with_an_idempotency_key_keeps_its_uid_after_a_hang_up(gateway: Live) -> None:
+    caller = Caller(gateway)
+    caller.native.post("/models/other/unload").raise_for_status()
+    launch = {"json": {"model_name": "other", "model_uid": "mine", "model_type": "image"}}
+    caller.leave(caller.request("POST /v1/models", launch, **{KEY: "uid"}))
+    caller.job("completed")
+    assert caller.answer(caller.request("GET /v1/models/mine/progress", {})).json() == {"progress": 1.0}
+    caller.close()
+
+
 def test_waiting_job_of_a_client_that_hangs_up_never_starts(caller: Caller) -> None:
     first = caller.native.post("/generate", json={"prompt": "x", **SIZE, "steps": LONG}).json()["job_id"]
     caller.job("drawing")
