@@ -5,7 +5,8 @@ lanes would put them there; what they report is made up, so that all of them run
 and a picture every few seconds, and each stream follows one job. Latency is from the report to the parsed event.
 
 The rows, one for each response class, are medians of alternating rounds: the gateway's own, and sse-starlette's (of the
-dependency group `bench`), which gets the same encoded frames.
+dependency group `bench`), which gets the same encoded frames. `frame_us` is the processor time that the class alone
+takes for a frame, without sockets.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from statistics import median, quantiles
 from typing import Any
 
 import psutil
+from starlette.requests import Request
+from starlette.types import Message
 
 from engine.protocol import StepDone, Succeeded
 from gateway.context import Core
@@ -44,6 +47,7 @@ MOST = 10_000
 HEAD = "GET /api/v1/jobs/{job}/stream HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Client-Id: {owner}\r\n\r\n"
 ENDS = ("complete", "error", "cancelled")
 OWN, LIBRARY = "gateway", "sse-starlette"
+FRAMES, FRAME = 5000, b"event: progress\ndata: " + b"x" * 180 + b"\n\n"
 
 
 # ---- the gateway: a process of its own ------------------------------------------------------------
@@ -84,7 +88,6 @@ async def serve(folder: Path, port: int, jobs: int, seconds: float, response: st
 def use_library() -> None:
     """Serve the streams by sse-starlette's response."""
     from sse_starlette import EventSourceResponse
-    from starlette.requests import Request
 
     from adapters.native import stream
     from adapters.shared.context import core_of
@@ -287,12 +290,38 @@ async def compare(rounds: int, streams: int, jobs: int, seconds: float, stuck_re
         for _ in range(rounds)
         for response in (OWN, LIBRARY)
     ]
+    frame_times = [(response, await frame_us(response)) for _ in range(7) for response in (OWN, LIBRARY)]
     rows = []
     for response in (OWN, LIBRARY):
+        frame = round(median(us for name, us in frame_times if name == response), 1)
         figures = [row for name, row in found if name == response]
         medians = {key: median(row[key] for row in figures) for key in figures[0]}
-        rows.append({"response": response, "version": version(_package(response)), **medians})
+        rows.append({"response": response, "version": version(_package(response)), **medians, "frame_us": frame})
     return rows
+
+
+async def frame_us(response: str) -> float:
+    """Microseconds of processor time of one frame in the response class alone."""
+    from sse_starlette import EventSourceResponse
+
+    from adapters.shared.sse import EventStream
+
+    async def frames() -> AsyncGenerator[bytes, None]:
+        for _ in range(FRAMES):
+            await asyncio.sleep(0)
+            yield FRAME
+
+    async def receive() -> Message:
+        await asyncio.sleep(3600)
+        raise AssertionError("the client stays")
+
+    async def send(_: Message) -> None:
+        """Nobody reads."""
+
+    stream = EventStream(frames()) if response == OWN else EventSourceResponse(frames())
+    began = time.process_time()
+    await stream({"type": "http", "method": "GET"}, receive, send)
+    return (time.process_time() - began) / FRAMES * 1e6
 
 
 def _package(response: str) -> str:
