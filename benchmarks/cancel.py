@@ -1,7 +1,8 @@
 """Time of a cancel in each phase of an image that MLX generates: python -m benchmarks.cancel [--size PX] [--rounds N]
 
 For each phase it prints how long DELETE took, and how soon after it the next image, a small one of the same model, was
-finished. The model is the embedded one.
+finished. Then, for a client that hangs up while it waits, how soon its job had ended, and how many steps were drawn
+until then. The model is the embedded one.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from pathlib import Path
 
 import httpx
 
-from tests.support.live import live
+from tests.support.hang_up import Caller
+from tests.support.live import Live, live
 
 PHASES = ("loading", "denoising", "decoding")
 LARGE_STEPS = 8
@@ -53,6 +55,21 @@ def cancelled_s(client: httpx.Client, size: int, phase: str, delay_s: float) -> 
     return took_s, time.monotonic() - began - took_s
 
 
+def hang_up(gateway: Live, size: int) -> tuple[float, int]:
+    """Seconds from a hang-up to the end of its job, and the steps that were drawn in them."""
+    caller = Caller(gateway)
+    body = {"json": {**LARGE, "width": size, "height": size, "batch_size": 10}}
+    with caller.steps() as steps:
+        connection = caller.send(caller.request("POST /sdapi/v1/txt2img", body))
+        next(steps)
+        connection.close()
+        began = time.monotonic()
+        drawn = sum(1 for _ in steps)
+        took_s = time.monotonic() - began
+    caller.close()
+    return took_s, drawn
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=1024, help="edge of the picture that is cancelled, pixels")
@@ -75,6 +92,12 @@ def main() -> None:
                 f"{phase}: DELETE at most {max(took):.2f} s, median {statistics.median(took):.2f} s; "
                 f"next picture after {max(after):.2f} s at most ({len(found)} cancels)"
             )
+        hang_ups = [hang_up(gateway, said.size) for _ in range(said.rounds)]
+        took = [took_s for took_s, _ in hang_ups]
+        print(
+            f"hang-up: job ended after at most {max(took):.2f} s, median {statistics.median(took):.2f} s; "
+            f"{max(steps for _, steps in hang_ups)} steps more at most ({said.rounds} hang-ups)"
+        )
 
 
 if __name__ == "__main__":

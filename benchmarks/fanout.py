@@ -1,8 +1,12 @@
-"""python -m benchmarks.fanout [--streams 1000] [--jobs 20] [--seconds 30] [--stuck 50]: events to many readers.
+"""python -m benchmarks.fanout [--streams 1000] [--jobs 20] [--seconds 15] [--rounds 3] [--stuck 50]: events to readers.
 
 A gateway and its client share the machine and speak over real sockets. The jobs are in the store and in the hub as the
 lanes would put them there; what they report is made up, so that all of them run at once. Each has ten steps a second
 and a picture every few seconds, and each stream follows one job. Latency is from the report to the parsed event.
+
+The rows, one for each response class, are medians of alternating rounds: the gateway's own, and sse-starlette's (of the
+dependency group `bench`), which gets the same encoded frames. `frame_us` is the processor time that the class alone
+takes for a frame, without sockets.
 """
 
 from __future__ import annotations
@@ -17,12 +21,16 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
-from statistics import quantiles
+from statistics import median, quantiles
 from typing import Any
 
 import psutil
+from starlette.requests import Request
+from starlette.types import Message
 
 from engine.protocol import StepDone, Succeeded
 from gateway.context import Core
@@ -38,13 +46,17 @@ OPENED_AT_ONCE = 50
 MOST = 10_000
 HEAD = "GET /api/v1/jobs/{job}/stream HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Client-Id: {owner}\r\n\r\n"
 ENDS = ("complete", "error", "cancelled")
+OWN, LIBRARY = "gateway", "sse-starlette"
+FRAMES, FRAME = 5000, b"event: progress\ndata: " + b"x" * 180 + b"\n\n"
 
 
 # ---- the gateway: a process of its own ------------------------------------------------------------
 
 
-async def serve(folder: Path, port: int, jobs: int, seconds: float) -> None:
+async def serve(folder: Path, port: int, jobs: int, seconds: float, response: str) -> None:
     """Serve, and do as the lines on stdin say; answers are JSON lines on stdout."""
+    if response == LIBRARY:
+        use_library()
     from adapters import ADAPTERS
     from gateway.access.keys import Keys
     from gateway.app import build_app, build_core
@@ -75,6 +87,20 @@ async def serve(folder: Path, port: int, jobs: int, seconds: float) -> None:
     serving.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await serving
+
+
+def use_library() -> None:
+    """Serve the streams by sse-starlette's response."""
+    from sse_starlette import EventSourceResponse
+
+    from adapters.native import stream
+    from adapters.shared.context import core_of
+    from adapters.shared.sse import STREAM_HEADERS
+
+    def event_stream(request: Request, frames: AsyncGenerator[bytes, None], *, opening: bytes) -> EventSourceResponse:
+        return EventSourceResponse(frames, headers=STREAM_HEADERS, ping=core_of(request).settings.http.heartbeat_s)
+
+    setattr(stream, "event_stream", event_stream)  # noqa: B010
 
 
 def say(answer: dict[str, Any]) -> None:
@@ -167,11 +193,11 @@ async def stuck(job: str, port: int) -> asyncio.StreamWriter:
 class Gateway:
     """The other process."""
 
-    def __init__(self, folder: Path, port: int, jobs: int, seconds: float) -> None:
+    def __init__(self, folder: Path, port: int, jobs: int, seconds: float, response: str) -> None:
         command = [sys.executable, "-m", "benchmarks.fanout", "--serve", str(folder), str(port)]
         with (folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
-                [*command, "--jobs", str(jobs), "--seconds", str(seconds)],
+                [*command, "--jobs", str(jobs), "--seconds", str(seconds), "--response", response],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -196,12 +222,12 @@ class Gateway:
             self._process.kill()
 
 
-async def measure(streams: int, jobs: int, seconds: float, stuck_readers: int) -> dict[str, Any]:
+async def measure(streams: int, jobs: int, seconds: float, stuck_readers: int, response: str) -> dict[str, Any]:
     from tests.support.live import free_port
 
     with tempfile.TemporaryDirectory() as folder:
         port = free_port()
-        gateway = Gateway(Path(folder), port, jobs, seconds)
+        gateway = Gateway(Path(folder), port, jobs, seconds, response)
         try:
             while True:
                 with contextlib.suppress(OSError):
@@ -216,9 +242,11 @@ async def measure(streams: int, jobs: int, seconds: float, stuck_readers: int) -
             still = [await stuck(ids[i % len(ids)], port) for i in range(stuck_readers)]
             while (await asyncio.to_thread(gateway.ask, "left"))["streams"] < streams:  # noqa: ASYNC110
                 await asyncio.sleep(0.2)
-            before, began = sum(gateway.measured.cpu_times()[:2]), time.monotonic()
+            before, busy_before, began = sum(gateway.measured.cpu_times()[:2]), others_busy_s(gateway), time.monotonic()
             reported = (await asyncio.to_thread(gateway.ask, "go"))["reported"]
-            cpu = (sum(gateway.measured.cpu_times()[:2]) - before) / (time.monotonic() - began)
+            took_s = time.monotonic() - began
+            cpu = (sum(gateway.measured.cpu_times()[:2]) - before) / took_s
+            others = (others_busy_s(gateway) - busy_before) / took_s
             await asyncio.wait(following, timeout=30)
             memory = gateway.measured.memory_info().rss
             for sink in still:
@@ -227,10 +255,22 @@ async def measure(streams: int, jobs: int, seconds: float, stuck_readers: int) -
             left = (await asyncio.to_thread(gateway.ask, "left"))["streams"]
         finally:
             gateway.end()
-    return told(readers, reported, cpu, memory, left)
+    return {
+        **told(readers, reported, left),
+        "cpu_percent_of_one_core": round(cpu * 100, 1),
+        "others_percent_of_one_core": round(others * 100, 1),
+        "memory_mb": round(memory / 2**20),
+    }
 
 
-def told(readers: list[Reader], reported: dict[str, list[float]], cpu: float, memory: int, left: int) -> dict[str, Any]:
+def others_busy_s(gateway: Gateway) -> float:
+    """Seconds of processor time of all processes but the gateway and this one: what disturbs the measurement."""
+    times = psutil.cpu_times()
+    all_s = sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0)
+    return all_s - sum(sum(process.cpu_times()[:2]) for process in (gateway.measured, psutil.Process()))
+
+
+def told(readers: list[Reader], reported: dict[str, list[float]], left: int) -> dict[str, Any]:
     late = [(at - reported[reader.job][step]) * 1000 for reader in readers for step, at in reader.seen]
     percent = quantiles(late, n=100)
     steps = Counter({job: len(times) for job, times in reported.items()})
@@ -244,26 +284,72 @@ def told(readers: list[Reader], reported: dict[str, list[float]], cpu: float, me
         "state_events_lost": sum(reader.lost for reader in readers),
         "streams_without_their_end": sum(not reader.ended for reader in readers),
         "streams_left_after_1_s": left,
-        "cpu_of_one_core": f"{cpu:.0%}",
-        "memory_mb": round(memory / 2**20),
     }
+
+
+async def compare(rounds: int, streams: int, jobs: int, seconds: float, stuck_readers: int) -> list[dict[str, Any]]:
+    """The median of each figure of each response class, over alternating rounds."""
+    found = [
+        (response, await measure(streams, jobs, seconds, stuck_readers, response))
+        for _ in range(rounds)
+        for response in (OWN, LIBRARY)
+    ]
+    frame_times = [(response, await frame_us(response)) for _ in range(7) for response in (OWN, LIBRARY)]
+    rows = []
+    for response in (OWN, LIBRARY):
+        frame = round(median(us for name, us in frame_times if name == response), 1)
+        figures = [row for name, row in found if name == response]
+        medians = {key: median(row[key] for row in figures) for key in figures[0]}
+        rows.append({"response": response, "version": version(_package(response)), **medians, "frame_us": frame})
+    return rows
+
+
+async def frame_us(response: str) -> float:
+    """Microseconds of processor time of one frame in the response class alone."""
+    from sse_starlette import EventSourceResponse
+
+    from adapters.shared.sse import EventStream
+
+    async def frames() -> AsyncGenerator[bytes, None]:
+        for _ in range(FRAMES):
+            await asyncio.sleep(0)
+            yield FRAME
+
+    async def receive() -> Message:
+        await asyncio.sleep(3600)
+        raise AssertionError("the client stays")
+
+    async def send(_: Message) -> None:
+        """Nobody reads."""
+
+    stream = EventStream(frames()) if response == OWN else EventSourceResponse(frames())
+    began = time.process_time()
+    await stream({"type": "http", "method": "GET"}, receive, send)
+    return (time.process_time() - began) / FRAMES * 1e6
+
+
+def _package(response: str) -> str:
+    return "mflux-gateway" if response == OWN else response
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--streams", type=int, default=1000)
     parser.add_argument("--jobs", type=int, default=20)
-    parser.add_argument("--seconds", type=float, default=30)
+    parser.add_argument("--seconds", type=float, default=15)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--stuck", type=int, default=0, help="readers besides that never read")
+    parser.add_argument("--response", choices=(OWN, LIBRARY), default=OWN, help=argparse.SUPPRESS)
     parser.add_argument("--serve", nargs=2, metavar=("FOLDER", "PORT"), help=argparse.SUPPRESS)
     asked = parser.parse_args()
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(MOST, most) if most > 0 else MOST, most))
     with asyncio.Runner(loop_factory=_loop) as runner:
         if asked.serve:
-            runner.run(serve(Path(asked.serve[0]), int(asked.serve[1]), asked.jobs, asked.seconds))
+            runner.run(serve(Path(asked.serve[0]), int(asked.serve[1]), asked.jobs, asked.seconds, asked.response))
         else:
-            print(json.dumps(runner.run(measure(asked.streams, asked.jobs, asked.seconds, asked.stuck)), indent=1))
+            for row in runner.run(compare(asked.rounds, asked.streams, asked.jobs, asked.seconds, asked.stuck)):
+                print(json.dumps(row, indent=1))
 
 
 def _loop() -> asyncio.AbstractEventLoop:

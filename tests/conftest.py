@@ -45,6 +45,7 @@ LONGEST = (
     "stopping",
     "studio_craft",
     "openapi_generators",
+    "hang_ups",
     "ocr_hostile",
     "damaged_records",
     "ocr_reading",

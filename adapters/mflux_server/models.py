@@ -12,7 +12,7 @@ from adapters.mflux_server.responses import json_response, to_listing
 from adapters.mflux_server.schemas import Drawing, LoadBody, Loaded
 from adapters.mflux_server.state import PROTOCOL, model_of, state_of
 from adapters.shared.body import parse
-from adapters.shared.context import core_of, owner_of
+from adapters.shared.context import core_of, idempotency_key, is_attached, owner_of
 from adapters.shared.responses import raise_for
 from adapters.shared.waiting import attached
 from engine.catalog import ModelSpec
@@ -55,7 +55,12 @@ async def load(request: Request) -> Response:
     body = await parse(LoadBody, request)
     spec = to_model(body, core)
     if core.service.engine.loaded_model != spec.name:
-        origin = Origin(owner=owner_of(request), protocol=PROTOCOL, attached=True)
+        origin = Origin(
+            owner=owner_of(request),
+            protocol=PROTOCOL,
+            attached=is_attached(request),
+            idempotency_key=idempotency_key(request),
+        )
         job = await attached(request, await core.service.submit_load(spec.name, origin, body.memory))
         raise_for(job)
         if job.state is not State.SUCCEEDED:

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from adapters.mflux_server.schemas import GUIDANCE, GenerateBody, LoadBody
 from adapters.mflux_server.state import PROTOCOL, Encoding, model_of
 from adapters.shared.body import store_input_image
-from adapters.shared.context import core_of, idempotency_key, owner_of
+from adapters.shared.context import core_of, idempotency_key, is_attached, owner_of
 from engine.catalog import ModelSpec
 from engine.protocol import Lora
 from gateway.context import Core
@@ -70,7 +70,7 @@ def to_origin(body: GenerateBody, request: Request) -> Origin:
     return Origin(
         owner=owner_of(request),
         protocol=PROTOCOL,
-        attached=False,
+        attached=is_attached(request),
         priority=Priority.HIGH if body.priority else Priority.NORMAL,
         idempotency_key=idempotency_key(request),
         note=Encoding(body.format.upper()[:FORMAT_CHARS], body.quality).to_note(),

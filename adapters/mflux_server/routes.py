@@ -41,7 +41,7 @@ TABLE = (
             *TASKS,
             Row("GET", "/ls", models.list_models, Operation(answer=dict[str, Listed])),
             Row("GET", "/ps", models.get_model, Operation(answer=Drawing)),
-            Row("POST", "/load", models.load, Operation(body=LoadBody, answer=Loaded)),
+            Row("POST", "/load", models.load, Operation(body=LoadBody, answer=Loaded, headers=ONCE), waits=True),
         ),
     ),
 )

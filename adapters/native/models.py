@@ -24,7 +24,7 @@ from adapters.native.request_schemas import LoadQuery
 from adapters.native.requests import PROTOCOL, to_origin
 from adapters.native.responses import to_bytes
 from adapters.shared.body import query
-from adapters.shared.context import core_of, owner_of
+from adapters.shared.context import core_of, is_attached, owner_of
 from engine.catalog import ModelSpec
 from gateway.context import Core
 from gateway.jobs.origin import Origin
@@ -168,7 +168,7 @@ async def pull(request: Request) -> Response:
     The job ends at once where the model is here; DELETE of the job stops it, and what has come is kept for the next.
     """
     core = core_of(request)
-    origin = Origin(owner=owner_of(request), protocol=PROTOCOL, attached=False)
+    origin = Origin(owner=owner_of(request), protocol=PROTOCOL, attached=is_attached(request))
     job = await core.service.models.pull(request.path_params["model_id"], origin)
     return JSONResponse(await show_job(request, job))
 

@@ -11,7 +11,7 @@ from adapters.native.request_schemas import ControlBody, GenerateBody, JobsQuery
 from adapters.native.response_schemas import PriorityName
 from adapters.native.responses import STATUS
 from adapters.shared.body import store_input_image
-from adapters.shared.context import core_of, idempotency_key, owner_of, share_of
+from adapters.shared.context import core_of, idempotency_key, is_attached, owner_of, share_of
 from engine.protocol import Control, Lora
 from gateway.errors import InvalidRequest
 from gateway.jobs.job import Priority, State
@@ -94,7 +94,7 @@ def to_origin(request: Request, priority: PriorityName = "normal") -> Origin:
     return Origin(
         owner=owner_of(request),
         protocol=PROTOCOL,
-        attached=False,
+        attached=is_attached(request),
         priority=Priority[priority.upper()],
         idempotency_key=idempotency_key(request),
     )

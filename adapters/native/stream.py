@@ -40,7 +40,7 @@ async def stream_job(request: Request) -> Response:
     if job.state is not None and job.state.terminal and after >= job.seq:
         return Response(status_code=204)
     with core_of(request).streams(owner_of(request)):  # refused before the stream begins, counted while it lasts
-        return event_stream(request, job_frames(request, job, after, with_images=params.images))
+        return event_stream(request, job_frames(request, job, after, with_images=params.images), opening=RETRY)
 
 
 async def job_frames(request: Request, job: Job, after: int, *, with_images: bool) -> AsyncGenerator[bytes, None]:
@@ -49,7 +49,6 @@ async def job_frames(request: Request, job: Job, after: int, *, with_images: boo
     cache = frames_of(core)
     last: Event | None = None
     with core.streams(owner_of(request)):
-        yield RETRY
         async with aclosing(core.service.watch(job.id, after)) as events:
             async for last in events:
                 if not isinstance(last, JobEvent):
@@ -70,7 +69,7 @@ async def stream_all(request: Request) -> Response:
     last_id = last_event_id(request, query(EventsQuery, request))
     after = int(last_id) if last_id.isascii() and last_id.isdigit() and len(last_id) < 17 else None
     with core_of(request).streams(owner_of(request)):
-        return event_stream(request, all_frames(request, after))
+        return event_stream(request, all_frames(request, after), opening=RETRY)
 
 
 async def all_frames(request: Request, after: int | None) -> AsyncGenerator[bytes, None]:
@@ -78,7 +77,6 @@ async def all_frames(request: Request, after: int | None) -> AsyncGenerator[byte
     core = core_of(request)
     cache = frames_of(core)
     with core.streams(owner_of(request)):
-        yield RETRY
         async with aclosing(core.service.events.watch_all(owner_of(request), after)) as events:
             async for event in events:
                 match event:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from dataclasses import replace
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -24,6 +25,7 @@ from gateway.images.decoder_child import MAX_PIXELS
 from gateway.images.infotext import PNG_KEYWORD
 from gateway.images.provenance import drawing_in
 from gateway.jobs.job import State
+from gateway.jobs.origin import Origin
 from gateway.jobs.resolve_upscale import UpscaleRequest
 
 MOST_IMAGES = 32
@@ -45,8 +47,8 @@ async def extra_batch_images(request: Request) -> Response:
     if len(body.imageList) > MOST_IMAGES:
         raise InvalidRequest(f"At most {MOST_IMAGES} pictures at a time.", param="imageList")
     images, pixels, html = [], 0, ""
-    for item in body.imageList:
-        (count, image), html = await _enlarged(request, body, item.data, "imageList")
+    for n, item in enumerate(body.imageList):
+        (count, image), html = await _enlarged(request, body, item.data, "imageList", n)
         pixels += count
         if pixels > MOST_RESULT_PIXELS:
             raise InvalidRequest(f"The results have more than {MOST_RESULT_PIXELS} pixels.", param="imageList")
@@ -54,19 +56,36 @@ async def extra_batch_images(request: Request) -> Response:
     return JSONResponse(EnlargedAll(html_info=html, images=images, adjustments=adjustments_of(body)))
 
 
-async def _enlarged(request: Request, body: Extras, text: str, param: str) -> tuple[tuple[int, str], str]:
-    """The pixel count and base64 of the result, and its html. Raises: InvalidRequest, AsA1111."""
+async def _enlarged(
+    request: Request, body: Extras, text: str, param: str, index: int | None = None
+) -> tuple[tuple[int, str], str]:
+    """The pixel count and base64 of the result, and its html; `index` is the image's number in a batch.
+
+    Raises: InvalidRequest, AsA1111.
+    """
     how = enlargement_of(body)
     core, share = core_of(request), share_of(request)
     data = await core.files.read(share, base64_image, text, param)
     image = await check_image(data, core.decoder, param, share)
     memory = body.memory or "check"
-    upscaled = await _upscaled(request, data, image, how, memory) if how.first in MODEL_UPSCALERS else None
+    upscaled = None
+    if how.first in MODEL_UPSCALERS:
+        upscaled = await _upscaled(request, data, image, how, memory, _origin_in_batch(request, index))
     return await core.files.run(share, _enlarge, data, image, how, param, upscaled)
 
 
-async def _upscaled(request: Request, data: bytes, image: CheckedImage, how: Enlargement, memory: MemoryCheck) -> bytes:
-    """The PNG of an upscaling model, by a job that ends with this connection; `data` is the file that was sent.
+def _origin_in_batch(request: Request, index: int | None) -> Origin:
+    """The origin of a job; the jobs of one batch have different keys."""
+    origin = origin_of(request)
+    if index is None or origin.idempotency_key is None:
+        return origin
+    return replace(origin, idempotency_key=f"{origin.idempotency_key}#{index}")
+
+
+async def _upscaled(
+    request: Request, data: bytes, image: CheckedImage, how: Enlargement, memory: MemoryCheck, origin: Origin
+) -> bytes:
+    """The PNG of an upscaling model, by a job that this connection waits for; `data` is the file that was sent.
 
     Raises: GatewayError.
     """
@@ -86,7 +105,7 @@ async def _upscaled(request: Request, data: bytes, image: CheckedImage, how: Enl
         memory=memory,
     )
     try:
-        job = await service.submit_upscale(upscale, origin_of(request))
+        job = await service.submit_upscale(upscale, origin)
     except InvalidRequest as error:
         error.param = "upscaling_resize" if error.param == "scale" else error.param
         raise

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 
 from adapters.shared.body import parse
-from adapters.shared.context import idempotency_key, owner_of
+from adapters.shared.context import idempotency_key, is_attached, owner_of
 from gateway.errors import InvalidRequest
 from gateway.jobs.origin import Origin
 
@@ -30,11 +30,11 @@ async def body_of(model: type[M], request: Request) -> M:
 
 
 def origin_of(request: Request) -> Origin:
-    """The origin of a job of this protocol, which is cancelled when its client disconnects."""
+    """The origin of a job of this protocol."""
     return Origin(
         owner=owner_of(request),
         protocol=PROTOCOL,
-        attached=True,
+        attached=is_attached(request),
         idempotency_key=idempotency_key(request),
         leniency="drop",
     )

@@ -46,6 +46,10 @@ ONCE = ("Idempotency-Key",)
 NOTHING = Operation(answer=Any)
 LIST = Operation(answer=list[JsonRow])
 OBJECT = Operation(answer=JsonRow)
+EXTRA_SINGLE = Operation(body=ExtraSingle, answer=Enlarged, headers=ONCE)
+EXTRA_BATCH = Operation(body=ExtraBatch, answer=EnlargedAll, headers=ONCE)
+SET_OPTIONS = Operation(body=OptionsBody, answer=Any, headers=ONCE)
+LOAD = Operation(answer=Any, headers=ONCE)
 
 
 def constant(value: Any) -> Endpoint:
@@ -58,11 +62,11 @@ def constant(value: Any) -> Endpoint:
 
 
 SDAPI = (
-    Row("POST", "/txt2img", generation.txt2img, Operation(body=Txt2Img, answer=Drawn, headers=ONCE)),
-    Row("POST", "/img2img", generation.img2img, Operation(body=Img2Img, answer=Drawn, headers=ONCE)),
+    Row("POST", "/txt2img", generation.txt2img, Operation(body=Txt2Img, answer=Drawn, headers=ONCE), waits=True),
+    Row("POST", "/img2img", generation.img2img, Operation(body=Img2Img, answer=Drawn, headers=ONCE), waits=True),
     Row("GET", "/upscalers", upscalers.upscalers, LIST),
-    Row("POST", "/extra-single-image", extras.extra_single_image, Operation(body=ExtraSingle, answer=Enlarged)),
-    Row("POST", "/extra-batch-images", extras.extra_batch_images, Operation(body=ExtraBatch, answer=EnlargedAll)),
+    Row("POST", "/extra-single-image", extras.extra_single_image, EXTRA_SINGLE, waits=True),
+    Row("POST", "/extra-batch-images", extras.extra_batch_images, EXTRA_BATCH, waits=True),
     Row("POST", "/png-info", png_info.png_info, Operation(body=PngInfo, answer=Told)),
     Row("POST", "/interrogate", unsupported.interrogate, Operation(body=Interrogate, answer=JsonRow)),
     *(
@@ -81,7 +85,7 @@ TASKS = (
 )
 MODELS = (
     Row("GET", "/options", models.get_options, OBJECT),
-    Row("POST", "/options", models.post_options, Operation(body=OptionsBody, answer=Any)),
+    Row("POST", "/options", models.post_options, SET_OPTIONS, waits=True),
     Row("GET", "/sd-models", models.sd_models, LIST),
     Row("GET", "/loras", models.loras, LIST),
 )
@@ -90,7 +94,7 @@ SETTINGS = (
     Row("GET", "/cmd-flags", models.get_cmd_flags, OBJECT),
     Row("GET", "/memory", models.get_memory, Operation(answer=Memory)),
     Row("POST", "/unload-checkpoint", models.unload_checkpoint, NOTHING),
-    Row("POST", "/reload-checkpoint", models.reload_checkpoint, NOTHING),
+    Row("POST", "/reload-checkpoint", models.reload_checkpoint, LOAD, waits=True),
     *(
         Row("POST", f"/refresh-{what}", models.refresh, NOTHING)
         for what in ("checkpoints", "vae", "loras", "embeddings")

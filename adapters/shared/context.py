@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from starlette.requests import Request
 
+from adapters.shared.table import Row
 from gateway.context import Core
 from gateway.errors import InvalidRequest
 from gateway.round_robin import Share
@@ -20,6 +21,12 @@ def owner_of(request: Request) -> str:
     """The owner whose jobs this request may see: the key's name, else the client's own id or address."""
     owner: str = request.state.owner
     return owner
+
+
+def is_attached(request: Request) -> bool:
+    """Whether a job of this request stops when its client hangs up: whether its route waits for it."""
+    row: Row | None = request.scope.get("row")
+    return row is not None and row.waits
 
 
 def share_of(request: Request) -> Share:

@@ -17,9 +17,14 @@ from gateway.first_of import first_of
 STREAM_HEADERS = {"Cache-Control": "no-cache, no-store, no-transform", "X-Accel-Buffering": "no"}
 """Proxies that compress a stream delay its events; no-transform (RFC 9111, 5.2.2.6) forbids compression."""
 
+OPENING = b": open\n\n"
+
 
 class EventStream(Response):
     """A response of encoded server-sent events, with a comment as heartbeat while there is no event.
+
+    It begins with `opening` at once, so that client and proxies see that it works: a comment, or a field that is none
+    of an event.
 
     The server disconnects a client that does not read: it sees the bytes leave (gateway/http/server.py).
     sse-starlette's response would double the cost of each frame, and a gateway sends 10,000 a second.
@@ -27,10 +32,13 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, frames: AsyncGenerator[bytes, None], *, heartbeat_s: float = 15.0) -> None:
+    def __init__(
+        self, frames: AsyncGenerator[bytes, None], *, opening: bytes = OPENING, heartbeat_s: float = 15.0
+    ) -> None:
         super().__init__(headers=STREAM_HEADERS)
         del self.headers["content-length"]
         self._frames = frames
+        self._opening = opening
         self._heartbeat_s = heartbeat_s
         self._last_s = 0.0
         """The time at which the last frame began to be sent, of the loop's clock."""
@@ -41,6 +49,7 @@ class EventStream(Response):
         async with aclosing(self._frames):
             if scope["method"] == "HEAD":
                 return await send({"type": "http.response.body", "body": b"", "more_body": False})
+            await self._send(send, self._opening)
             await first_of(self._go(send), self._beat(send), disconnected(receive))
 
     async def _go(self, send: Send) -> None:
@@ -61,5 +70,6 @@ class EventStream(Response):
         self._is_sending = False
 
 
-def event_stream(request: Request, frames: AsyncGenerator[bytes, None]) -> EventStream:
-    return EventStream(frames, heartbeat_s=core_of(request).settings.http.heartbeat_s)
+def event_stream(request: Request, frames: AsyncGenerator[bytes, None], *, opening: bytes = OPENING) -> EventStream:
+    """The stream of a job that is stored: whatever is refused with a status was refused before."""
+    return EventStream(frames, opening=opening, heartbeat_s=core_of(request).settings.http.heartbeat_s)

@@ -1,4 +1,4 @@
-"""Clients that wait for their job on one connection; a job whose client disconnects is abandoned."""
+"""Clients that wait for their job on one connection, on routes whose row says so; a client that leaves abandons it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import aclosing, contextmanager
 from starlette.requests import Request
 from starlette.types import Receive
 
-from adapters.shared.context import core_of
+from adapters.shared.context import core_of, is_attached
 from gateway.context import Core
 from gateway.errors import ClientGone
 from gateway.events.bus import Event
@@ -22,6 +22,7 @@ async def attached(request: Request, job: Job) -> Job:
     Raises: ClientGone, Unavailable.
     """
     core = core_of(request)
+    assert is_attached(request)
     with _abandoning(core, job), core.waits():
         ended = asyncio.ensure_future(core.service.ended(job.id))
         gone = asyncio.ensure_future(disconnected(request.receive))
@@ -42,6 +43,7 @@ async def attached_events(request: Request, job: Job) -> AsyncGenerator[Event, N
     A job that was found by its Idempotency-Key may have ended long ago. Raises: Unavailable.
     """
     core = core_of(request)
+    assert is_attached(request)
     with _abandoning(core, job), core.waits():
         # Close the subscription before the job is abandoned: a job with a subscriber is not cancelled.
         async with aclosing(core.service.watch(job.id)) as events:

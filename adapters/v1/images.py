@@ -17,7 +17,7 @@ from dataclasses import replace
 from starlette.requests import Request
 from starlette.responses import Response
 
-from adapters.shared.context import core_of, idempotency_key, owner_of
+from adapters.shared.context import core_of, idempotency_key, is_attached, owner_of
 from adapters.shared.responses import adjustments_header, error_of, png_of
 from adapters.shared.sse import event_stream
 from adapters.shared.waiting import attached, attached_events
@@ -67,7 +67,7 @@ async def submit(request: Request, submission: Submission) -> Job:
     origin = Origin(
         owner=owner,
         protocol="openai",
-        attached=True,
+        attached=is_attached(request),
         idempotency_key=idempotency_key(request),
         waits=body.stream,  # these clients give up after minutes: a stream has its heartbeat
     )

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from adapters.shared.body import query, validated
-from adapters.shared.context import core_of, owner_of
+from adapters.shared.context import core_of, idempotency_key, is_attached, owner_of
 from adapters.shared.responses import raise_for
 from adapters.shared.waiting import attached
 from adapters.v1.errors import render_error
@@ -26,7 +26,7 @@ from adapters.v1.responses import json_response
 from adapters.v1.state import Launches, LaunchRecord, Status, launches_of
 from engine.catalog import ModelSpec
 from gateway.context import Core
-from gateway.errors import Forbidden, GatewayError, InvalidRequest, JobDamaged, JobNotFound
+from gateway.errors import ClientGone, Forbidden, GatewayError, InvalidRequest, JobDamaged, JobNotFound
 from gateway.jobs.job import Job, State
 from gateway.jobs.origin import Origin
 from gateway.ocr.packages import MODEL, check_installed, check_vision
@@ -73,14 +73,20 @@ async def launch(request: Request) -> Response:
     if is_read or core.service.engine.loaded_model == model:
         records.put(LaunchRecord(uid, model, is_chosen=is_chosen, status="READY"))
         return json_response(answer)
-    origin = Origin(owner=owner, protocol="xinference", attached=waits)
+    origin = Origin(
+        owner=owner,
+        protocol="xinference",
+        attached=waits and is_attached(request),
+        idempotency_key=idempotency_key(request),
+    )
     job = await core.service.submit_load(model, origin, body.memory)
     records.put(LaunchRecord(uid, model, job.id, is_chosen=is_chosen))
     if waits:
         try:
             raise_for(await attached(request, job))
         except GatewayError as error:
-            records.drop_of(job.id)
+            if job.idempotency_key is None or not isinstance(error, ClientGone):  # with a key the load continues
+                records.drop_of(job.id)
             return render_error(error, job.id)
     return json_response(answer, job.id)
 

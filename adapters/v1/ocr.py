@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from adapters.shared.body import let_go, validated
-from adapters.shared.context import core_of, idempotency_key, owner_of, share_of
+from adapters.shared.context import core_of, idempotency_key, is_attached, owner_of, share_of
 from adapters.shared.responses import raise_for
 from adapters.shared.waiting import attached
 from adapters.v1.errors import render_error
@@ -35,7 +35,12 @@ async def read_text(request: Request) -> Response:
     if body.model is not None:
         body = body.model_copy(update={"model": launches_of(core, owner).model_of(body.model)})
     reader, share = reader_of(core, body), share_of(request)
-    origin = Origin(owner=owner, protocol="xinference", attached=True, idempotency_key=idempotency_key(request))
+    origin = Origin(
+        owner=owner,
+        protocol="xinference",
+        attached=is_attached(request),
+        idempotency_key=idempotency_key(request),
+    )
     ocr_request = OcrRequest(model=reader, pages=body.pages, dpi=body.dpi)
     job = await core.service.submit_ocr(ocr_request, await document_of(core, payload, share), origin, share)
     payload.release_images()

@@ -55,6 +55,8 @@ ONCE = ("Idempotency-Key",)
 CONDITIONS = ("If-None-Match", "Range")
 IMAGES = ("image/png", "image/jpeg", "image/webp")
 PARTS = {206: "The part that was asked for.", 304: "The client has it already."}
+LAUNCH = Operation(body=Launch, query=WaitQuery, answer=Launched, headers=ONCE)
+READ_TEXT = Operation(body=OcrJson, form=OcrForm, answer=OcrAnswer, headers=ONCE)
 
 
 def _streamable(events: str, body: type[BaseModel], form: type[BaseModel] | None = None) -> Operation:
@@ -70,9 +72,9 @@ def _whole(body: type[BaseModel], form: type[BaseModel]) -> Operation:
 
 TABLE = (
     Row("GET", AUTH, xinference.cluster_auth, Operation(answer=Auth)),
-    Row("POST", INPAINTING, xinference.inpaint, _whole(InpaintingJson, InpaintingForm)),
+    Row("POST", INPAINTING, xinference.inpaint, _whole(InpaintingJson, InpaintingForm), waits=True),
     Row("GET", "/v1/requests/{request_id}/progress", xinference.request_progress, Operation(answer=Progress)),
-    Row("POST", MODELS, launches.launch, Operation(body=Launch, query=WaitQuery, answer=Launched)),
+    Row("POST", MODELS, launches.launch, LAUNCH, waits=True),
     Row("GET", f"{MODELS}/instances", launches.list_instances, Operation(query=InstanceQuery, answer=list[Instance])),
     Row("GET", f"{BY_UID}/progress", launches.launch_progress, Operation(answer=Progress)),
     Row("POST", f"{BY_UID}/cancel", launches.cancel_launch, Operation(answer=Message)),
@@ -89,12 +91,12 @@ TABLE = (
     Row("GET", "/v1/engines/{model_type}/{model_name:path}", registrations.list_engines, Operation(answer=Engines)),
     Row("GET", "/v1/cache/models", registrations.list_cached, Operation(query=CachedQuery, answer=Cached)),
     Row("POST", LOGIN, xinference.login, Operation(body=Login, answer=Token)),
-    Row("POST", GENERATIONS, openai.generate, _streamable("image_generation", Generation)),
-    Row("POST", EDITS, openai.edit, _streamable("image_edit", EditJson, EditForm)),
-    Row("POST", VARIATIONS, openai.vary, _whole(VariationJson, VariationForm)),
+    Row("POST", GENERATIONS, openai.generate, _streamable("image_generation", Generation), waits=True),
+    Row("POST", EDITS, openai.edit, _streamable("image_edit", EditJson, EditForm), waits=True),
+    Row("POST", VARIATIONS, openai.vary, _whole(VariationJson, VariationForm), waits=True),
     Row("GET", MODELS, openai.list_models, Operation(answer=Models)),
     Row("GET", f"{MODELS}/{{id:path}}", openai.retrieve_model, Operation(answer=Model)),
-    Row("POST", OCR, ocr.read_text, Operation(body=OcrJson, form=OcrForm, answer=OcrAnswer, headers=ONCE)),
+    Row("POST", OCR, ocr.read_text, READ_TEXT, waits=True),
     Row(
         "GET",
         f"{CONTENT}{{name}}",

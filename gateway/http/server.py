@@ -28,25 +28,16 @@ from engine.clock import Alarm
 from gateway.asgi import App, Receive, Scope, Send
 from gateway.http import open_files as descriptors
 from gateway.http.accepting import Acceptor
+from gateway.http.connection import MAX_HEADER_BYTES, REFUSALS, Connection
+from gateway.http.half_close import HalfCloseWatch
 from gateway.settings import HttpSettings, Settings, is_loopback
 from gateway.shutdown import Stopping
 
 SWITCH_S = 0.0005
 """How long a busy thread delays the loop at each of its turns; 5 ms by default, several times a request."""
-MAX_URL_BYTES = 8 * 1024
-MAX_HEADER_BYTES = 64 * 1024
-MAX_HEADERS = 100
 LINGER_S = 1.0
 FULL_LINGER_S = 0.25
 """Seconds of lingering if more connections wait in the kernel to be refused."""
-
-_REFUSALS = {
-    400: ("Bad Request", "This is not an HTTP request."),
-    408: ("Request Timeout", "The request came too slowly."),
-    414: ("URI Too Long", f"The URL is longer than {MAX_URL_BYTES} bytes."),
-    431: ("Request Header Fields Too Large", f"More than {MAX_HEADERS} headers, or {MAX_HEADER_BYTES} bytes of them."),
-    503: ("Service Unavailable", "Too many connections are open."),
-}
 
 _log = logging.getLogger(__name__)
 
@@ -243,47 +234,15 @@ def _without_traces_of_cancel(app: App, server: _Server) -> Any:
 # ---- one connection ------------------------------------------------------------------------------
 
 
-class _Connection(h11.Connection):
-    """h11's parser with bounds on the whole head; its own bound applies only to heads that come in pieces (S-10)."""
-
-    refusal_status = 400
-
-    def next_event(self) -> Any:
-        """The next event. Raises: h11.RemoteProtocolError, with the response status in `refusal_status`."""
-        try:
-            event = super().next_event()
-        except h11.RemoteProtocolError as error:
-            self.refusal_status = 431 if error.error_status_hint == 431 else 400
-            raise
-        if isinstance(event, h11.Request):
-            size = sum(len(name) + len(value) + 4 for name, value in event.headers)
-            if len(event.target) > MAX_URL_BYTES:
-                self._refuse(414)
-            if len(event.headers) > MAX_HEADERS or size > MAX_HEADER_BYTES:
-                self._refuse(431)
-            self._check_framing(event)
-        return event
-
-    def _check_framing(self, request: h11.Request) -> None:
-        """Refuse two different lengths of one body: a proxy may have used the other one (RFC 9112, 6.1)."""
-        names = {name for name, _ in request.headers}
-        if b"transfer-encoding" in names and (b"content-length" in names or request.http_version < b"1.1"):
-            self._refuse(400)
-
-    def _refuse(self, status: int) -> None:
-        self.refusal_status = status
-        raise h11.RemoteProtocolError(_REFUSALS[status][0], error_status_hint=status)
-
-
 def _protocol(http: HttpSettings) -> type[asyncio.Protocol]:
     """The connection class of one server, with its bounds and its count of peers."""
     peers: Counter[str] = Counter()
 
-    class Connection(_GuardedProtocol):
+    class Bounded(_GuardedProtocol):
         bounds = http
         open_by_peer = peers
 
-    return Connection
+    return Bounded
 
 
 class _GuardedProtocol(H11Protocol):
@@ -308,11 +267,12 @@ class _GuardedProtocol(H11Protocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self.conn = _Connection(h11.SERVER, MAX_HEADER_BYTES)
+        self.conn = Connection(h11.SERVER, MAX_HEADER_BYTES)
         self._deadline: Alarm | None = None
         self._stuck: Alarm | None = None
         self._refused = False
         self._peer: str | None = None
+        self._half_closed: HalfCloseWatch | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -330,6 +290,8 @@ class _GuardedProtocol(H11Protocol):
         self._unwatch()
         self._unwatch_reader()
         self._unset_keepalive_if_required()
+        if self._half_closed is not None:
+            self._half_closed.cancel()
         if self._peer is not None:
             self.open_by_peer[self._peer] -= 1
             if not self.open_by_peer[self._peer]:
@@ -340,6 +302,20 @@ class _GuardedProtocol(H11Protocol):
     def data_received(self, data: bytes) -> None:
         if not self._refused:
             super().data_received(data)
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Whether the connection stays open: its client may still wait for the response to a complete request.
+
+        An endless response ends here, since nothing else would show that its reader has left.
+        """
+        cycle = self.cycle
+        if self._refused or cycle is None or cycle.more_body or cycle.response_complete:
+            return False
+        assert isinstance(self.conn, Connection)
+        if cycle.response_started and not self.conn.is_finite:
+            return False
+        self._half_closed = HalfCloseWatch(self.loop, self.transport, self.conn.next_byte)
+        return True
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -375,6 +351,8 @@ class _GuardedProtocol(H11Protocol):
             return
         if self.cycle is not None and not self.cycle.response_complete:
             self._unwatch()
+            if not self.cycle.more_body and len(self.conn.trailing_data[0]) <= MAX_HEADER_BYTES:
+                self.flow.resume_reading()  # the next request waits; a client that leaves is noticed only while reading
         elif self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]:
             self._watch_head()
 
@@ -383,11 +361,13 @@ class _GuardedProtocol(H11Protocol):
         if self.timeout_keep_alive_task is not None:
             self.timeout_keep_alive_task.cancel()
             self.timeout_keep_alive_task = Alarm(self.timeout_keep_alive, self.timeout_keep_alive_handler)  # type: ignore[assignment]
+        if self._half_closed is not None and self.cycle.response_complete:
+            self.transport.close()
         if self.conn.their_state is h11.SEND_BODY:  # answered early; the rest of the body has a deadline, too
             self._watch_head()
 
     def send_400_response(self, msg: str) -> None:
-        self._refuse(self.conn.refusal_status if isinstance(self.conn, _Connection) else 400)
+        self._refuse(self.conn.refusal_status if isinstance(self.conn, Connection) else 400)
 
     def _watch_head(self) -> None:
         if self._deadline is None:
@@ -418,7 +398,7 @@ class _GuardedProtocol(H11Protocol):
         if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
             self.transport.close()
             return
-        reason, sentence = _REFUSALS[status]
+        reason, sentence = REFUSALS[status]
         body = json.dumps({"error": sentence, "code": reason.lower().replace(" ", "_")}).encode()
         head = f"HTTP/1.1 {status} {reason}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
         retry = "retry-after: 5\r\n" if status == 503 else ""

@@ -36,6 +36,8 @@ class ServiceOptions:
     """Bounds of input images; None: no bound."""
     notes: Path | None = None
     """The folder in which running child processes are recorded."""
-    abandon_grace_s: float = 2.0
+    abandon_grace_s: float = 3.0
+    """Seconds in which clients of a job whose own client has left may come back: to a stream of the job, which they
+    resume after 2 s, or, by sending the request again, to the model that is being loaded for it."""
     places_every_s: float = 0.5
     """Seconds between two publications of queue positions, at least."""

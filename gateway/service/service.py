@@ -50,6 +50,7 @@ from gateway.ocr.request import OcrRequest
 from gateway.residency import ResidencyManager, ResidencyOptions, Shortage
 from gateway.round_robin import Share
 from gateway.service.events import JobEvents
+from gateway.service.hang_ups import wait_until_unneeded
 from gateway.service.health import ServiceHealth
 from gateway.service.inputs import InputControl
 from gateway.service.models import ModelControl
@@ -479,17 +480,19 @@ class JobService:
         self._lane.skip(job_id)
 
     def abandon(self, job: Job) -> None:
-        """The client that waited for this job has disconnected (R-09): stop it, unless another client watches it."""
-        if job.idempotency_key is None and not self._stopping:
-            self._spawn(self._abandon(job.id))
+        """The client that waited for this job has disconnected (R-09): stop the job, as soon as no client watches it.
 
-    async def _abandon(self, job_id: str) -> None:
+        A client that sent an Idempotency-Key comes back for its job: that job continues.
+        """
+        if job.idempotency_key is None and not self._stopping:
+            self._spawn(self._abandon(job))
+
+    async def _abandon(self, job: Job) -> None:
+        grace_s = self._options.abandon_grace_s
+        lane = lane_of(job.plan)
+        await wait_until_unneeded(self._bus, job.id, grace_s=grace_s, others_wait=lambda: self.queue.depth(lane) > 0)
         with suppress(JobDamaged, JobNotFound):
-            job = await self._store.get(job_id)
-            if job.state is State.RUNNING:
-                await asyncio.sleep(self._options.abandon_grace_s)
-            if self._bus.watchers(job_id) == 0:
-                await self._cancel(job_id, "client_gone")
+            await self._cancel(job.id, "client_gone")
 
     def age_s(self, date: float) -> float:
         """As `JobStore.age_s`."""

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, MutableMapping
 from typing import Any
 
-from adapters.shared.sse import EventStream
+from adapters.shared.sse import OPENING, EventStream
 
 Message = MutableMapping[str, Any]
 GET = {"type": "http", "method": "GET"}
@@ -62,7 +62,7 @@ async def test_event_stream_sends_frames_at_once_and_ends_with_the_last() -> Non
     for frame in (b"1", b"2", None):
         source.queue.put_nowait(frame)
     await EventStream(source.frames())(GET, line.receive, line.send)
-    assert (line.sent, line.closed, source.freed) == ([b"1", b"2", b""], True, True)
+    assert (line.sent, line.closed, source.freed) == ([OPENING, b"1", b"2", b""], True, True)
     assert line.headers["content-type"].startswith("text/event-stream")
     assert line.headers["cache-control"].split(", ") == ["no-cache", "no-store", "no-transform"]
     assert line.headers["x-accel-buffering"] == "no"
@@ -72,10 +72,21 @@ async def test_event_stream_sends_frames_at_once_and_ends_with_the_last() -> Non
 async def test_event_stream_without_events_sends_a_comment_at_each_heartbeat() -> None:
     line, source = Line(), Source()
     playing = asyncio.create_task(EventStream(source.frames(), heartbeat_s=0.01)(GET, line.receive, line.send))
-    await line.until(3)
+    await line.until(4)
     line.left.set()
     await playing
-    assert set(line.sent) == {b": ping\n\n"}
+    assert line.sent[0] == OPENING
+    assert set(line.sent[1:]) == {b": ping\n\n"}
+
+
+async def test_event_stream_begins_before_its_source_has_anything() -> None:
+    line, source = Line(), Source()
+    playing = asyncio.create_task(EventStream(source.frames(), opening=b"retry: 1\n\n")(GET, line.receive, line.send))
+    await line.until(1)
+    assert line.sent == [b"retry: 1\n\n"]
+    line.left.set()
+    await playing
+    assert source.freed
 
 
 async def test_event_stream_source_is_released_on_client_disconnect() -> None:
@@ -83,7 +94,7 @@ async def test_event_stream_source_is_released_on_client_disconnect() -> None:
     line, source = Line(), Source()
     playing = asyncio.create_task(EventStream(source.frames())(GET, line.receive, line.send))
     source.queue.put_nowait(b"1")
-    await line.until(1)
+    await line.until(2)
     line.left.set()
     await playing
     assert source.freed

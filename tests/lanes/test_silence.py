@@ -125,6 +125,7 @@ def test_deadline_classes_all_use_the_engine_clock() -> None:
     allowed = {
         "engine/clock.py",
         "gateway/http/accepting.py call_later",  # until a connection is taken again
+        "gateway/http/half_close.py call_later",  # looks whether a client has left
         "gateway/http/heap.py call_later",  # gives memory back
         "gateway/ocr/client.py call_later",  # lets an idle child go
         "gateway/http/server.py call_later",  # a connection that was refused

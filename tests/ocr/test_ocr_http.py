@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 from xinference_client import RESTfulClient
 
+from tests.support.hang_up import Caller
 from tests.support.live import Live, live
 from tests.support.ocr import empty_pdf, encoded, encrypted_pdf, foreign, pdf, written
 
@@ -268,6 +269,17 @@ def test_client_disconnect_ends_its_job(served: Live, client: httpx.Client) -> N
     with httpx.Client(base_url=served.url, timeout=1.0) as hasty, pytest.raises(httpx.ReadTimeout):
         send(hasty, long_pdf())
     assert wait_for_job(client, "cancelled")["type"] == "ocr"
+
+
+def test_ocr_client_with_an_idempotency_key_comes_back_for_its_text(served: Live) -> None:
+    caller = Caller(served)
+    file = {"files": {"image": ("image", pdf(*[written("Word")] * 2))}}
+    caller.leave(caller.request("POST /v1/images/ocr", file, **{"Idempotency-Key": "once"}))
+    job = caller.job("completed")
+    answer = caller.answer(caller.request("POST /v1/images/ocr", file, **{"Idempotency-Key": "once"}))
+    assert answer.json() == "Word\n\nWord"
+    assert [one["id"] for one in caller.jobs()] == [job["id"]]
+    caller.close()
 
 
 def test_ocr_reader_killed_midway_is_replaced_and_the_text_still_arrives(served: Live, client: httpx.Client) -> None:

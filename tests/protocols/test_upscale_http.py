@@ -176,6 +176,18 @@ def test_extras_do_several_and_keep_what_is_transparent(extras: httpx.Client) ->
         assert (opened.size, opened.mode) == ((96, 64), "RGBA")
 
 
+def test_batch_of_extras_with_an_idempotency_key_is_upscaled_once(gateway: Live) -> None:
+    owner = {"X-Client-Id": "batch", "Idempotency-Key": "once"}
+    body = {"imageList": [{"data": PNG}, {"data": base64.b64encode(picture((64, 32))).decode()}]}
+    with httpx.Client(base_url=gateway.url, timeout=60, headers=owner) as client:
+        first, again = (
+            client.post("/sdapi/v1/extra-batch-images", json={**body, "upscaler_1": "SeedVR2"}).json() for _ in range(2)
+        )
+        assert len(first["images"]) == 2
+        assert first["images"] == again["images"]
+        assert len(client.get("/api/v1/jobs").json()["jobs"]) == 2
+
+
 @pytest.mark.parametrize(
     ("said", "status"),
     [

@@ -90,6 +90,8 @@ def guarded(**settings: Any) -> Iterator[Guarded]:
 # ---- the process ---------------------------------------------------------------------------------
 
 stopping = asyncio.Event()
+departures: list[str] = []
+"""Paths of the requests whose client left before the answer."""
 
 
 async def until_gone(receive: Any) -> None:
@@ -116,6 +118,17 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
             await asyncio.sleep(0.02 if path != "/flood" else 0)
         await send({"type": "http.response.body", "body": b"bye", "more_body": False})
         return
+    if path.startswith("/waits"):
+        await receive()
+        gone = asyncio.ensure_future(until_gone(receive))
+        await asyncio.wait({gone}, timeout=float(path.removeprefix("/waits/")))
+        if gone.done():
+            departures.append(path)
+            return
+        gone.cancel()
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        return
     if path == "/boom":
         raise RuntimeError("secret-in-an-exception")
     body, more = b"", path != "/unread"
@@ -133,7 +146,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
         from gateway.strict_json import parse_async
 
         value = type(await parse_async(body)).__name__
-    answer = json.dumps({"body": value, "owner": scope["state"]["owner"]}).encode()
+    answer = json.dumps({"body": value, "owner": scope["state"]["owner"], "departures": len(departures)}).encode()
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
     await send({"type": "http.response.body", "body": answer, "more_body": False})
 
