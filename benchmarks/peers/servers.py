@@ -19,7 +19,8 @@ import psutil
 
 from benchmarks.peers.environments import Install
 from benchmarks.peers.order import Order
-from engine.client.environment import OPENBLAS, has_openblas, on_linux_cpu
+from engine.client.environment import OPENBLAS, has_openblas
+from engine.mlx_build import on_linux_cpu
 from tests.support.live import free_port
 
 SHIM = Path(__file__).parent / "shim"
