@@ -89,7 +89,8 @@ def test_engine_reports_every_step_and_memory_once_a_second(monkeypatch: pytest.
     monkeypatch.setattr(worker, "time", SimpleNamespace(monotonic=lambda: now[0]))
     wire = cast(worker.Wire, SimpleNamespace(send=lambda *messages: said.extend(messages)))
     held = worker.ActiveJob(run_of(tmp_path, plan(steps=8)))
-    watcher = worker._Watcher(wire, held, 0, 0, lambda: Memory(active_bytes=1, peak_bytes=2))
+    memory = Memory(active_bytes=1, peak_bytes=2)
+    watcher = worker._Watcher(wire, held, 0, 0, lambda: memory, worker.DecodingThread())
     for step in range(1, 9):
         now[0] += 0.4
         watcher.step(step, 8, 0.4, bytes)
@@ -161,7 +162,7 @@ from engine import backends, __main__ as main
 from engine.backends.fake import FakeBackend
 class Broken(FakeBackend):
     failures = 0
-    def draw(self, *given):
+    def denoise(self, *given):
         Broken.failures += 1
         raise RuntimeError("cudaStreamSynchronize(stream) failed: an illegal memory access was encountered")
     def check_device(self):

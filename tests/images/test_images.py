@@ -382,7 +382,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def no_room(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(disk, "sync", no_room)
+    monkeypatch.setattr(disk, "sync_before_next", no_room)
     return None
 
 
