@@ -188,4 +188,4 @@ def test_server_that_fails_in_its_turn_is_stopped_and_left_out(server: Server) -
         server.hang_up(Order(SEEN[0], (SEED,), 64), after_s=30)
     assert bench.servers == []
     assert not server.running
-    assert bench.notes == ["Left out from here on: mflux-gateway drew 4 steps within 30 s, too soon to hang up."]
+    assert bench.notes == ["Left out from here on: mflux-gateway drew 2 steps within 30 s, too soon to hang up."]

@@ -270,7 +270,9 @@ def test_the_stream_is_server_sent_events_without_ids(plain: httpx.Client) -> No
     assert answer.headers["content-type"].startswith("text/event-stream")
     assert answer.headers["cache-control"] == "no-cache, no-store, no-transform"
     assert answer.headers["x-request-id"] == jobs(plain)[0]["id"]
-    lines = answer.text.replace("\r\n", "\n").split("\n")
+    opening, _, events = answer.text.replace("\r\n", "\n").partition("\n\n")
+    assert opening == ": open"
+    lines = events.split("\n")
     assert not [line for line in lines if line.startswith(("id", "retry"))]
     assert {line.partition(":")[0] for line in lines if line} <= {"event", "data", ""}
     for event, data in zip(lines[::3], lines[1::3], strict=False):
