@@ -38,6 +38,8 @@ import sys
 from pathlib import Path
 from engine.embedded.style import style_numbers, with_style
 from engine.pipelines import flux2_tiny
+from engine.pipelines.cpu import replace_slow_functions
+replace_slow_functions()
 model = flux2_tiny.build(Path({str(EMBEDDED_PATH)!r}))
 print("ready", flush=True)
 for line in sys.stdin:
@@ -50,7 +52,7 @@ for line in sys.stdin:
 
 
 class Bare:
-    """mflux alone in a process with the engine's environment."""
+    """mflux alone in a process with the environment of the engine and its functions for a CPU."""
 
     def __init__(self, folder: Path) -> None:
         self.file = folder / "bare.png"
