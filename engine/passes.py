@@ -21,19 +21,6 @@ SaveTemporary = Callable[[FinishedImage], str]
 """Function that writes an image into a temporary file and returns its path."""
 
 
-def draw(
-    backend: Backend,
-    spec: ModelSpec,
-    plan: Generate,
-    image: int,
-    inputs: Mapping[str, str],
-    watcher: Watcher,
-    save_temporary: SaveTemporary,
-) -> FinishedImage:
-    """Image number `image` of the plan. Raises: as Backend.draw."""
-    return denoise(backend, spec, plan, image, inputs, watcher, save_temporary)()
-
-
 def denoise(
     backend: Backend,
     spec: ModelSpec,

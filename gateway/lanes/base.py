@@ -66,7 +66,7 @@ class LaneRunner(ABC):
         self._loop: asyncio.Task[None] | None = None
         self._stopping = False
         self._is_idle = False
-        """Whether the lane waits to be woken, and could run a job."""
+        """Whether the lane waits to be woken."""
         self._is_free = asyncio.Event()
         """Set unless a job is being submitted that the lane claims with its submit."""
         self._is_free.set()
@@ -95,6 +95,11 @@ class LaneRunner(ABC):
     async def _wait_ready(self) -> None:
         """Wait until a job could run."""
 
+    @property
+    def _is_ready(self) -> bool:
+        """Whether `_wait_ready` would return at once."""
+        return True
+
     async def _idle(self) -> None:
         """Wait until there may be a job to claim."""
         await self._wait_to_wake()
@@ -108,11 +113,11 @@ class LaneRunner(ABC):
 
     @contextmanager
     def reserved(self) -> Iterator[WorkerInfo | None]:
-        """The worker, for a job that it claims with its submit; None where the lane is not idle.
+        """The worker, for a job that it claims with its submit; None where the lane is not idle, or could not run it.
 
         The lane claims nothing else meanwhile; `give` hands it the lease.
         """
-        if not self._is_idle or not self._is_free.is_set() or self._given is not None:
+        if not self._is_idle or not self._is_ready or not self._is_free.is_set() or self._given is not None:
             yield None
             return
         self._is_free.clear()

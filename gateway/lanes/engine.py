@@ -135,8 +135,12 @@ class EngineLane(LaneRunner):
         """The worker that claims; jobs whose model or LoRAs are not downloaded yet are skipped."""
         return replace(self._worker, models=self._claimable(), held_jobs=self._held_jobs() | self._stops.ids)
 
+    @property
+    def _is_ready(self) -> bool:
+        return self._engine.status.state == "ready"
+
     async def _wait_ready(self) -> None:
-        if self._engine.status.state == "ready":
+        if self._is_ready:
             return
         if self._engine.status.state == "starting":
             self._forecaster.engine_starts()

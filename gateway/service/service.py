@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Coroutine, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -69,7 +69,6 @@ STORE_ANSWER_S = 10.0
 """Seconds until a stop that the store has not recorded is remembered in memory."""
 
 
-NOBODY = nullcontext()
 SPARED = Adjustment(param="low_ram", asked=None, used="true", reason="the picture fits into memory only so")
 
 
@@ -352,8 +351,8 @@ class JobService:
         """
         new, lane = planned.new, self._lanes[lane_of(planned.new.plan)]
         is_complete = planned.missing is None and not planned.loras.loras
-        with self.downloads.hold(new.id, planned.loras) as hold, lane.reserved() if is_complete else NOBODY as worker:
-            submitted = await self._store.submit(new, self._options.bounds, worker)
+        with self.downloads.hold(new.id, planned.loras) as hold, lane.reserved() as worker:
+            submitted = await self._store.submit(new, self._options.bounds, worker if is_complete else None)
             job = hold.keep_for(submitted.job)
             if submitted.lease is not None:
                 lane.give(submitted.lease)

@@ -88,7 +88,7 @@ def tiled(
         tiles=Tiles(**form),
     )  # fmt: skip
     inputs = {"in": str(folder / "before.png")}
-    made = passes.draw(backend, TINY, plan, 0, inputs, seen or Seen(), lay)  # type: ignore[arg-type]
+    made = passes.denoise(backend, TINY, plan, 0, inputs, seen or Seen(), lay)()  # type: ignore[arg-type]
     return Image.frombytes("RGB", (made.width_px, made.height_px), made.rgb)
 
 

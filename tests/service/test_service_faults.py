@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from engine.client import EngineStatus
 from gateway.errors import StorageFull, Unavailable
 from gateway.jobs.facts import ImageDone, Requeued
 from gateway.jobs.job import JobEvent, State
@@ -212,3 +213,22 @@ async def test_an_image_file_without_a_row_is_removed_at_the_next_start(tmp_path
         ended = await service.ended(job.id)
         assert [f.name for f in (tmp_path / "output").iterdir()] == [ended.images[0].file]
         assert not orphan.exists()
+
+
+@pytest.mark.parametrize("state", ["down", "starting"])
+async def test_job_waits_in_the_queue_while_the_engine_of_an_idle_gateway_is_not_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    """An idle lane claims a job with its submit only where the job can begin."""
+    async with service_in(tmp_path) as service:
+        await until(lambda: service._lane._is_idle)
+        with monkeypatch.context() as broken:
+            broken.setattr(type(service._engine), "status", EngineStatus(state, "fake"))  # type: ignore[arg-type]
+            job = await service.submit(request(), ME)
+            await asyncio.sleep(0.05)
+            assert [event.fact.kind for event in (await service.get(job.id)).events] == ["queued"]
+            assert await service._store.position(job.id) == 0
+            assert service._store.running("engine") == 0
+        service._engine._notify()
+        ended = await service.ended(job.id)
+        assert [event.fact.kind for event in ended.events] == ["queued", "started", "image_done", "succeeded"]
