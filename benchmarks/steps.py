@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -103,7 +104,7 @@ def bare_side(model: str, folder: str) -> None:
             print("done", flush=True)
 
 
-class Side:
+class Side(ABC):
     """A process that draws."""
 
     def __init__(self, side: str, model: str, folder: Path, spool: Path) -> None:
@@ -131,9 +132,9 @@ class Side:
             raise SystemExit(f"a process ended with {self.process.wait()}")
         return line
 
+    @abstractmethod
     def draw(self, prompt: str, seeds: tuple[int, ...], px: int) -> tuple[float, list[bytes]]:
         """Seconds, and the pixels of each image."""
-        raise NotImplementedError
 
     def close(self) -> None:
         assert self.process.stdin is not None

@@ -23,6 +23,8 @@ SILENT = frozenset({errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.
 TOO_MANY_FILES = frozenset({errno.EMFILE, errno.ENFILE})
 FAILING = frozenset({errno.EIO, errno.EBUSY, errno.ENOLCK, errno.ENOMEM})
 NOT_SUPPORTED = frozenset({errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY})
+TICK_NS = 2_000_000_000
+"""Coarsest resolution of a file system's modification times: a later change may have the same time."""
 F_BARRIERFSYNC = 85
 """macOS, sys/fcntl.h: what was written before reaches the disk before what is written after. Python has no name for it.
 """

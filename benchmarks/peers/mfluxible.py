@@ -46,4 +46,4 @@ class Mfluxible:
         return at_once(one, order.seeds)
 
     def cancel(self, client: httpx.Client, order: Order, after_s: float) -> None:
-        raise NotImplementedError
+        raise ValueError("mfluxible has no cancel")

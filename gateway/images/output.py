@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.disk import telling, write_atomic
+from gateway.disk import TICK_NS, telling, write_atomic
 from gateway.errors import ImageDamaged
 from gateway.images.codec import encode, open_image
 from gateway.images.png_chunks import END, is_whole
@@ -25,8 +25,6 @@ ID_CHARS = 32
 SHARED = 0o755
 """Mode of a shared folder that is created."""
 READS = 0o044
-TICK_NS = 2_000_000_000
-"""Coarsest resolution of a file system's modification times."""
 
 
 @dataclass(frozen=True, slots=True)

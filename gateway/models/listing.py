@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.disk import TICK_NS
+
 REMEMBERED = 64
-TICK_NS = 2_000_000_000
-"""Coarsest resolution of a file system's modification times: a folder changed later than that is listed anew."""
 
 
 @dataclass(frozen=True, slots=True)
