@@ -19,7 +19,7 @@ from gateway.errors import StorageFault, StorageFull
 from gateway.private_files import private_file, private_files, private_folder
 from gateway.store import backups
 from gateway.store.base import StoreLocked
-from gateway.store.schema import connect, open_checked
+from gateway.store.schema import SqliteConnection, connect, open_checked
 
 T = TypeVar("T")
 
@@ -37,8 +37,8 @@ class Database:
         self._written = written
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="store-reader")
-        self._write_db: sqlite3.Connection
-        self._read_db: sqlite3.Connection
+        self._write_db: SqliteConnection
+        self._read_db: SqliteConnection
         self._lock_fd: int | None = None
         self._files: dict[Path, tuple[int, int]] = {}
         """Device and inode of the database and its journal when they were opened."""
@@ -88,7 +88,7 @@ class Database:
             os.close(self._lock_fd)
             self._lock_fd = None
 
-    async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def write(self, work: Callable[[SqliteConnection], T]) -> T:
         """Run `work` in one transaction. Raises: StorageFault, and what `work` raises; then nothing is written."""
 
         def transaction() -> T:
@@ -109,7 +109,7 @@ class Database:
 
         return await self._on(self._writer, transaction)
 
-    async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def read(self, work: Callable[[SqliteConnection], T]) -> T:
         """Run `work` on one snapshot of the data. Raises: StorageFault."""
 
         def snapshot() -> T:
