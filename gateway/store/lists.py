@@ -47,7 +47,7 @@ def _searched(
             raise IndexUnusable
         numbers = list(islice(_numbers(db, criteria, before, ("number > ?", (last.number,))), limit))
         while len(numbers) < limit and (some := list(islice(named, NAMED_AT_ONCE))):
-            which = f"number IN ({_marks(len(some))})"
+            which = f"number IN ({rows.marks(len(some))})"
             matching = _numbers(db, criteria, before, (which, tuple(some)), is_few=True)
             numbers += islice(matching, limit - len(numbers))
     return numbers
@@ -85,7 +85,7 @@ def _numbers(
     among = criteria.get("among")
     common = [*_common(db, criteria, before), *within]
     if among is not None and len(among) <= AMONG_FEW and not is_few:
-        common.append((f"id IN ({_marks(len(among))})", tuple(among)))
+        common.append((f"id IN ({rows.marks(len(among))})", tuple(among)))
         is_few = True
     if is_few:
         choices = [_states(criteria)]
@@ -142,9 +142,5 @@ def _states(criteria: JobFilter) -> list[Clause]:
     states, hidden = criteria.get("states"), criteria.get("hidden")
     clauses: list[Clause] = [] if hidden is None else [("hidden = ?", (int(hidden),))]
     if states is not None:
-        clauses.append((f"state IN ({_marks(len(states))})", tuple(str(state) for state in states)))
+        clauses.append((f"state IN ({rows.marks(len(states))})", tuple(str(state) for state in states)))
     return clauses
-
-
-def _marks(count: int) -> str:
-    return ",".join("?" * count)

@@ -74,6 +74,11 @@ def insert(db: Connection, new: NewJob, at: float, steady: float) -> Job:
     return job
 
 
+def marks(count: int) -> str:
+    """So many marks for values in a list of SQL; a list of none has no row."""
+    return ",".join("?" * count) or "NULL"
+
+
 def insert_event(db: Connection, event: checksum.Cells) -> None:
     """Store an event row as it is."""
     _insert(db, "events", dict(event))
@@ -127,7 +132,7 @@ def move(db: Connection, standings: Mapping[str, Standing]) -> None:
     for at in range(0, len(ids), EVENTS_AT_ONCE):
         some = ids[at : at + EVENTS_AT_ONCE]
         changes = []
-        for row in db.execute(f"SELECT * FROM jobs WHERE id IN ({','.join('?' * len(some))})", some).fetchall():
+        for row in db.execute(f"SELECT * FROM jobs WHERE id IN ({marks(len(some))})", some).fetchall():
             if not checksum.is_right(row):
                 raise RecordDamaged(row["id"])
             place = _place(standings[row["id"]])
@@ -216,7 +221,7 @@ def fold_all(db: Connection, sql: str, values: Sequence[object]) -> list[Job]:
     stored: dict[object, list[checksum.Cells]] = {}
     for at in range(0, len(selected), EVENTS_AT_ONCE):
         ids = [row["id"] for row in selected[at : at + EVENTS_AT_ONCE]]
-        mine = f"job_id IN ({','.join('?' * len(ids))})"
+        mine = f"job_id IN ({marks(len(ids))})"
         for event in db.execute(f"SELECT * FROM events WHERE {mine} ORDER BY job_id, seq", ids):
             stored.setdefault(event["job_id"], []).append(event)
     return [_sound(row, unpacked(stored.get(row["id"], []))) for row in selected]
@@ -227,7 +232,7 @@ def by_number(db: Connection, numbers: Sequence[int], order: str = "ASC") -> lis
     jobs: list[Job] = []
     for at in range(0, len(numbers), EVENTS_AT_ONCE):
         some = numbers[at : at + EVENTS_AT_ONCE]
-        which = f"number IN ({','.join('?' * len(some))})"
+        which = f"number IN ({marks(len(some))})"
         jobs += fold_all(db, f"SELECT * FROM jobs WHERE {which} ORDER BY number {order}", some)
     return jobs
 
@@ -237,14 +242,14 @@ def by_id(db: Connection, job_ids: Sequence[str]) -> list[Job]:
     jobs: dict[str, Job] = {}
     for at in range(0, len(job_ids), EVENTS_AT_ONCE):
         some = job_ids[at : at + EVENTS_AT_ONCE]
-        which = f"id IN ({','.join('?' * len(some))})"
+        which = f"id IN ({marks(len(some))})"
         jobs |= {job.id: job for job in fold_all(db, f"SELECT * FROM jobs WHERE {which}", some)}
     return [jobs[job_id] for job_id in job_ids if job_id in jobs]
 
 
 def plans(db: Connection, job_ids: Sequence[str]) -> list[WaitingPlan]:
     """The plans of those of these jobs that wait; only what was begun is folded. Raises: RecordDamaged."""
-    which = f"id IN ({','.join('?' * len(job_ids))}) AND state = 'queued'"
+    which = f"id IN ({marks(len(job_ids))}) AND state = 'queued'"
     stored = db.execute(f"SELECT id, plan, attempt FROM jobs WHERE {which}", job_ids).fetchall()
     begun = {job.id: job for job in by_id(db, [row["id"] for row in stored if row["attempt"]])}
     waiting = []

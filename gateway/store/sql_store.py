@@ -114,7 +114,7 @@ class SqlStore:
             is_alone = not self._line.depth(lane) and not self._line.running(lane)
             if is_alone:
                 self._keep_turns(db, lane, RoundRobinState())
-            job = self._tell(rows.insert(db, new, self._clock.date(), self._clock.steady()))
+            job = self._tell(self._insert(db, new))
             standing = Standing(job.priority, job.created_steady, job.number)
             waiting = Waiting(job.id, job.owner, lane, job.plan.model, standing)
             self._after.append(lambda: self._line.put(waiting))
@@ -126,6 +126,9 @@ class SqlStore:
             return Submitted(job, created=True, lease=lease)
 
         return await self._records.write(work)
+
+    def _insert(self, db: Connection, new: NewJob) -> Job:
+        return rows.insert(db, new, self._clock.date(), self._clock.steady())
 
     def _find_idempotent(self, db: Connection, new: NewJob) -> Job | None:
         row = db.execute(
@@ -168,8 +171,12 @@ class SqlStore:
         rows.store_text(db, f"turns {worker.lane}", rows.of_turns(next_job.turns))
         self._after.append(lambda: self._line.serve(next_job))
         until = None if worker.lease_s is None else self._clock.steady() + worker.lease_s
-        db.execute("UPDATE jobs SET worker = ?, lease_until = ? WHERE id = ?", (worker.id, until, job.id))
+        db.execute("UPDATE jobs SET worker = ?, lease_until = ? WHERE id = ?", (self._holder(worker), until, job.id))
         return Lease(job, worker.id)
+
+    def _holder(self, worker: WorkerInfo) -> str:
+        """The name under which a worker holds its jobs."""
+        return worker.id
 
     def _keep_turns(self, db: Connection, lane: Lane, turns: RoundRobinState) -> None:
         if turns != self._line.turns(lane):
@@ -180,6 +187,7 @@ class SqlStore:
         def work(db: Connection) -> None:
             rows.store_text(db, f"paused {lane}", "true" if paused else None)
             self._after.append(lambda: self._line.set_paused(lane, paused))
+            self._changed(db, "lanes")
 
         await self._records.write(work)
 
@@ -196,6 +204,7 @@ class SqlStore:
             rows.move(db, standings)
             changed = [replace(other, standing=standings[other.id]) for other in line if other.id in standings]
             self._after.append(lambda: self._line.put(*changed))
+            self._changed(db, "moves")
             return changed
 
         return await self._records.write(work)
@@ -431,6 +440,9 @@ class SqlStore:
         if after.state is not job.state and after.state is not State.RUNNING:  # `claim` updates the index itself
             self._line_up(db, after)
         return self._tell(after)
+
+    def _changed(self, db: Connection, what: Literal["moves", "lanes"]) -> None:
+        """Note that the order of jobs, or a lane, was changed without an event."""
 
     def _tell(self, job: Job) -> Job:
         """Send the job's last event when it is on disk."""
