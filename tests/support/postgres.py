@@ -9,11 +9,13 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from urllib.parse import quote
 
+import psutil
 import psycopg
 import pytest
 
@@ -37,7 +39,8 @@ _names = itertools.count()
 class Server:
     """A server in a temporary folder; `kill` and `start` are for tests of its absence."""
 
-    def __init__(self) -> None:
+    def __init__(self, options: Sequence[str] = OPTIONS) -> None:
+        self._options = options
         self.folder = Path(tempfile.mkdtemp(prefix="pg-"))
         self.folder.chmod(0o755)
         self._data = self.folder / "data"
@@ -60,7 +63,7 @@ class Server:
         self.start()
 
     def start(self) -> None:
-        options = [word for option in OPTIONS for word in ("-c", option)]
+        options = [word for option in self._options for word in ("-c", option)]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [_program("postgres"), "-D", self._data, "-k", self.folder, *options],
@@ -82,6 +85,17 @@ class Server:
         """End the server at once, as by a crash."""
         assert self._process is not None
         self._process.send_signal(3)  # SIGQUIT: its children end too, nothing is written
+        self._process.wait()
+
+    def kill_all(self) -> None:
+        """kill -9 of the server and the processes of its connections."""
+        assert self._process is not None
+        children = psutil.Process(self._process.pid).children(recursive=True)
+        self._process.kill()
+        for child in children:
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+        psutil.wait_procs(children)
         self._process.wait()
 
     def remove(self) -> None:

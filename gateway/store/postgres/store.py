@@ -152,12 +152,14 @@ class PostgresStore(SqlStore):
 
     async def close(self) -> None:
         self._hear = None
-        if self._listener is not None:
-            await asyncio.to_thread(self._listener.close)
+        if (listener := self._listener) is not None:
+            self._listener = None
+            await asyncio.to_thread(listener.close)
         if self._looking is not None:
             await asyncio.gather(self._looking, return_exceptions=True)
         with suppress(StorageFault):
             if self._applied:
+                self._applied = {}
                 await nodes.withdraw(self._database, self.node_id)
         await self._database.close()
         if self._lock is not None:
