@@ -21,10 +21,25 @@ import psutil
 import pytest
 
 from benchmarks.fleet.kills import kills
+from benchmarks.fleet.locks import claims, lock
 from benchmarks.fleet.processes import Mistake
+from benchmarks.fleet.speed import cancel, dispatch, throughput
+from benchmarks.fleet.streams import streams
 from tests.support.postgres import Server
 
 RESULTS = Path(__file__).parent / "results.json"
+
+
+PARTS: dict[str, tuple[Callable[..., dict[str, Any]], str, dict[str, Any]]] = {
+    "kills": (kills, "kill -9 under mixed traffic", {"rounds": 200, "minutes": 60.0, "seed": 1}),
+    "dispatch": (dispatch, "submit on one gateway to start on an idle worker", {"jobs": 100, "rounds": 5}),
+    "cancel": (cancel, "cancel from another gateway", {"jobs": 40, "step_s": 0.2}),
+    "throughput": (throughput, "fixed work by 1, 2 and 4 workers", {"jobs": 24, "steps": 20, "step_s": 0.1}),
+    "claims": (claims, "claim at 10,000 waiting against 100", {"many": 10_000, "few": 100, "times": 40}),
+    "streams": (streams, "event streams over kills", {"jobs": 12}),
+    "lock": (lock, "writes through the lock of the store", {"seconds": 5.0}),
+}
+"""What runs each part, what it shows, and its options with their defaults."""
 
 
 def main() -> int:
@@ -32,13 +47,11 @@ def main() -> int:
     parser.add_argument("--record", action="store_true", help="append the figures to benchmarks/fleet/results.json")
     parser.add_argument("--folder", type=Path, help="keep the processes' folders here")
     parts = parser.add_subparsers(dest="part", required=True, metavar="PART")
-    part = parts.add_parser("kills", help="kill -9 of a random worker, gateway or PostgreSQL under mixed traffic")
-    part.add_argument("--rounds", type=int, default=200)
-    part.add_argument("--minutes", type=float, default=60.0)
-    part.add_argument("--seed", type=int, default=1)
-    part.set_defaults(
-        run=lambda a, folder, server: kills(folder, server, rounds=a.rounds, minutes=a.minutes, seed=a.seed)
-    )
+    for name, (run, about, defaults) in PARTS.items():
+        part = parts.add_parser(name, help=about)
+        for option, value in defaults.items():
+            part.add_argument(f"--{option.replace('_', '-')}", type=type(value), default=value, help=f"({value})")
+        part.set_defaults(run=run, options=list(defaults))
     arguments = parser.parse_args()
     try:
         server = Server()
@@ -53,9 +66,9 @@ def main() -> int:
 
 
 def _report(arguments: argparse.Namespace, folder: Path, server: Server) -> int:
-    run: Callable[[argparse.Namespace, Path, Server], dict[str, Any]] = arguments.run
+    run: Callable[..., dict[str, Any]] = arguments.run
     try:
-        found = run(arguments, folder, server)
+        found = run(folder, server, **{name: getattr(arguments, name) for name in arguments.options})
     except Mistake as mistake:
         found = {"mistakes": [str(mistake)]}
     result = {

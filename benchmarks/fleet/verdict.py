@@ -67,11 +67,11 @@ def judge(fleet: Fleet, account: Account) -> Verdict:
             verdict.lost += 1
             verdict.mistakes.append(f"{job_id} has images {sorted(map(str, numbers))} of {count}")
         for fact in done:
-            file = fleet.output / str(fact["file"])
+            path = fleet.output / str(fact["file"])
             verdict.images += 1
-            if file.exists() and pixels(file.read_bytes()) != undisturbed()[prompt, seed + int(str(fact["image"]))]:
+            if path.exists() and pixels(path.read_bytes()) != undisturbed()[prompt, seed + int(str(fact["image"]))]:
                 verdict.other_pixels += 1
-                verdict.mistakes.append(f"{file.name} has other pixels")
+                verdict.mistakes.append(f"{path.name} has other pixels")
     missing = account.jobs.keys() - rows.keys()
     verdict.lost += len(missing)
     verdict.mistakes += [f"{job_id} has no row" for job_id in sorted(missing)]

@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -102,6 +103,22 @@ async def test_events_of_all_processes_reach_each_of_them_once_and_in_order(tmp_
         assert [(job.id, job.state, event.fact) for job, event in members[0].heard] == [
             (job.id, job.state, event.fact) for job, event in members[2].heard
         ]
+
+
+async def test_who_hears_of_a_job_can_claim_it_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    apply = PostgresStore._apply
+
+    def slow(*values: Any) -> None:
+        time.sleep(0.1)
+        apply(*values)
+
+    monkeypatch.setattr(PostgresStore, "_apply", slow)
+    async with processes(tmp_path, 2) as (one, other):
+        depths = []
+        other.store._hear = lambda job, event: depths.append(other.store.depth(LANE))
+        await one.store.submit(a_job(), NO_BOUNDS)
+        await until(lambda: bool(depths))
+        assert depths == [1]
 
 
 async def test_each_waiting_job_is_claimed_by_one_process_only(tmp_path: Path) -> None:
