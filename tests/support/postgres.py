@@ -45,6 +45,7 @@ class Server:
         self.folder.chmod(0o755)
         self._data = self.folder / "data"
         self._process: subprocess.Popen[bytes] | None = None
+        self._pid = os.getpid()
         if UNPRIVILEGED is not None:
             shutil.chown(self.folder, UNPRIVILEGED)
         made = [
@@ -99,6 +100,8 @@ class Server:
         self._process.wait()
 
     def remove(self) -> None:
+        if os.getpid() != self._pid:  # a forked gateway ends
+            return
         if self._process is not None and self._process.poll() is None:
             self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -132,7 +135,7 @@ def server() -> Server:
 
 def postgres_store(folder: Path, clock: Callable[[], float] | None = None) -> PostgresStore:
     """A store that belongs to a folder: a second one for the same folder shares its queue."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     address = folder / "postgres"
     if not address.exists():
         address.write_text(server().new_url())

@@ -199,6 +199,8 @@ class PostgresStore(SqlStore):
 
     def _catch_up(self, db: PostgresConnection, now: float) -> None:
         """Apply what other processes have written, in order, and send their events."""
+        self._begin(db)
+        self._numbers = {}
         if self._time is not None:
             self._time.read(now)
         if not self._applied:
@@ -272,11 +274,9 @@ class PostgresStore(SqlStore):
             self._lease_s[worker.id] = worker.lease_s
 
     def _insert(self, db: Connection, new: NewJob) -> Job:
-        job = super()._insert(db, new)
         is_attached = new.attached and new.idempotency_key is None
-        gateway, prompt = self.node_id if is_attached else None, rows.lower(_prompt(new))
-        db.execute("UPDATE jobs SET gateway = ?, prompt = ? WHERE id = ?", (gateway, prompt, new.id))
-        return job
+        further = {"gateway": self.node_id if is_attached else None, "prompt": rows.lower(_prompt(new))}
+        return rows.insert(db, new, self._clock.date(), self._clock.steady(), further)
 
     def _begin_job(self, db: Connection, worker: WorkerInfo, before: Job, next_job: NextJob) -> Lease:
         if (passed := self._line.passed_after(next_job)) is not None:
