@@ -36,7 +36,7 @@ def pixels(data: bytes) -> str:
 @cache
 def undisturbed() -> Mapping[tuple[str, int], str]:
     """The same of every image of the traffic, by prompt and seed: drawn by one gateway to which nothing happens."""
-    known = {}
+    known: dict[tuple[str, int], str] = {}
     with tempfile.TemporaryDirectory() as folder, live(Path(folder), config={"generation": {"previews": False}}) as one:
         with httpx.Client(base_url=one.url, timeout=60) as http:
             for prompt in PROMPTS:

@@ -46,7 +46,7 @@ def judge(fleet: Fleet, account: Account) -> Verdict:
         requeued.update(str(fact["reason"]) for fact in facts[job_id] if fact["kind"] == "requeued")
         done = [fact for fact in facts[job_id] if fact["kind"] == "image_done"]
         recorded |= {str(fact["file"]) for fact in done}
-        numbers = Counter(fact["image"] for fact in done)
+        numbers = Counter(int(str(fact["image"])) for fact in done)
         if any(many > 1 for many in numbers.values()):
             verdict.twice += 1
             verdict.mistakes.append(f"{job_id} has an image twice: {sorted(str(fact['file']) for fact in done)}")
@@ -65,7 +65,7 @@ def judge(fleet: Fleet, account: Account) -> Verdict:
             verdict.mistakes.append(f"{job_id} is {state}: {facts[job_id][-1]}")
         elif state == "succeeded" and sorted(numbers) != list(range(count)):
             verdict.lost += 1
-            verdict.mistakes.append(f"{job_id} has images {sorted(map(str, numbers))} of {count}")
+            verdict.mistakes.append(f"{job_id} has images {sorted(numbers)} of {count}")
         for fact in done:
             path = fleet.output / str(fact["file"])
             verdict.images += 1

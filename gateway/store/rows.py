@@ -377,6 +377,12 @@ def stored_text(db: Connection, name: str) -> str | None:
     return None if row is None or not checksum.is_right_kept(row) else str(row["value"])
 
 
+def stored_texts(db: Connection, names: Sequence[str]) -> dict[str, str]:
+    """The texts stored under these names, without those that do not match their checksums."""
+    found = db.execute(f"SELECT * FROM kept WHERE name IN ({marks(len(names))})", names).fetchall()
+    return {row["name"]: str(row["value"]) for row in found if checksum.is_right_kept(row)}
+
+
 def of_turns(turns: RoundRobinState) -> str:
     """Round-robin state as text, for `to_turns`."""
     return json.dumps({"had": sorted(turns.had), "last": [(*group, at) for group, at in turns.last.items()]})

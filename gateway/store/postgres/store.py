@@ -176,12 +176,13 @@ class PostgresStore(SqlStore):
             self._line.begin(row["lane"], row["id"], self._clock.steady())
         self._applied = {name: db.last_number(name) for name in ("events", "moves", "lanes")}
 
-    def _read_lanes(self, db: Connection) -> None:
-        super()._read_lanes(db)
+    def _read_lanes(self, db: Connection) -> dict[str, str]:
+        texts = super()._read_lanes(db)
         for lane in LANES:
-            if (text := rows.stored_text(db, f"passed {lane}")) is not None:
+            if (text := texts.get(f"passed {lane}")) is not None:
                 model, passed = json.loads(text)
                 self._line.set_passed(lane, model, passed)
+        return texts
 
     # ---- what other processes have written ---------------------------------------------------------
 
