@@ -20,6 +20,7 @@ from typing import Any
 import psutil
 import pytest
 
+from benchmarks.fleet.faults import database_gone, partition, stopped
 from benchmarks.fleet.kills import kills
 from benchmarks.fleet.locks import claims, lock
 from benchmarks.fleet.processes import Mistake
@@ -32,6 +33,9 @@ RESULTS = Path(__file__).parent / "results.json"
 
 PARTS: dict[str, tuple[Callable[..., dict[str, Any]], str, dict[str, Any]]] = {
     "kills": (kills, "kill -9 under mixed traffic", {"rounds": 200, "minutes": 60.0, "seed": 1}),
+    "stopped": (stopped, "SIGSTOP of a worker past its lease, and SIGCONT", {"rounds": 6}),
+    "partition": (partition, "a worker that is cut off from the database", {"rounds": 6}),
+    "database-gone": (database_gone, "PostgreSQL is away under traffic", {"seconds": 60.0}),
     "dispatch": (dispatch, "submit on one gateway to start on an idle worker", {"jobs": 100, "rounds": 5}),
     "cancel": (cancel, "cancel from another gateway", {"jobs": 40, "step_s": 0.2}),
     "throughput": (throughput, "fixed work by 1, 2 and 4 workers", {"jobs": 24, "steps": 20, "step_s": 0.1}),

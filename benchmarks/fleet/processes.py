@@ -37,7 +37,7 @@ class Process:
 
     name: str
     folder: Path
-    config: Mapping[str, Any]
+    config: dict[str, dict[str, Any]]
     port: int | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     popen: subprocess.Popen[bytes] | None = None
@@ -96,8 +96,8 @@ class Process:
 class Fleet:
     """Gateways and workers on a schema of one PostgreSQL server, with one output folder. A context manager.
 
-    `script` is the fake engine's; `worker_url` replaces the address of the database for some workers, by name; `env` is
-    added to the environment of some processes, by name; `config` is added to every process's configuration.
+    `script` is the fake engine's; `env` is added to the environment of some processes, by name; `config` is added to
+    every process's configuration.
     """
 
     def __init__(
@@ -110,7 +110,6 @@ class Fleet:
         script: Mapping[str, Any] | None = None,
         lease_s: float = LEASE_S,
         backend: str = "fake",
-        urls: Mapping[str, str] | None = None,
         env: Mapping[str, Mapping[str, str]] | None = None,
         config: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
@@ -119,7 +118,7 @@ class Fleet:
         self.output = folder / "output"
         self.script = {"step_seconds": 0.02, **(script or {})}
         self._lease_s, self._backend = lease_s, backend
-        self._urls, self._env, self._config = urls or {}, env or {}, config or {}
+        self._env, self._config = env or {}, config or {}
         self.gateways = [self._process(f"gateway-{n}", free_port()) for n in range(1, gateways + 1)]
         self.workers = [self._process(f"worker-{n}", None) for n in range(1, workers + 1)]
 
@@ -128,7 +127,7 @@ class Fleet:
         values: dict[str, dict[str, Any]] = {
             "engine": {"backend": self._backend},
             "models": {"default": "flux2-tiny", "auto_download": False},
-            "store": {"url": self._urls.get(name, self.url), "data_dir": str(folder / "data"), "min_free_gb": 0},
+            "store": {"url": self.url, "data_dir": str(folder / "data"), "min_free_gb": 0},
             "generation": {"output_dir": str(self.output), "previews": False},
             "worker": {"name": name, "lease_s": self._lease_s, **({} if port is None else {"lanes": []})},
             "log": {"level": "INFO"},
@@ -138,6 +137,12 @@ class Fleet:
         for section, more in self._config.items():
             values[section] = {**values.get(section, {}), **more}
         return Process(name, folder, values, port, self._env.get(name, {}))
+
+    def reach(self, name: str, url: str) -> None:
+        """Let a process that has not started reach the database by another address."""
+        for process in self.all:
+            if process.name == name:
+                process.config["store"]["url"] = url
 
     @property
     def all(self) -> list[Process]:

@@ -37,15 +37,19 @@ def pixels(data: bytes) -> str:
 def undisturbed() -> Mapping[tuple[str, int], str]:
     """The same of every image of the traffic, by prompt and seed: drawn by one gateway to which nothing happens."""
     known: dict[tuple[str, int], str] = {}
-    with tempfile.TemporaryDirectory() as folder, live(Path(folder), config={"generation": {"previews": False}}) as one:
-        with httpx.Client(base_url=one.url, timeout=60) as http:
-            for prompt in PROMPTS:
-                drawing = body(prompt, 0, num_images=SEEDS + 1)
-                job_id = http.post("/api/v1/generate", json=drawing).raise_for_status().json()["job_id"]
-                with http.stream("GET", f"/api/v1/jobs/{job_id}/stream?images=false") as events:
-                    events.read()
-                images = http.get(f"/api/v1/jobs/{job_id}").raise_for_status().json()["result"]["images"]
-                known |= {(prompt, seed): pixels(base64.b64decode(image)) for seed, image in enumerate(images)}
+    calm = {"generation": {"previews": False}}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        live(Path(folder), config=calm) as one,
+        httpx.Client(base_url=one.url, timeout=60) as http,
+    ):
+        for prompt in PROMPTS:
+            drawing = body(prompt, 0, num_images=SEEDS + 1)
+            job_id = http.post("/api/v1/generate", json=drawing).raise_for_status().json()["job_id"]
+            with http.stream("GET", f"/api/v1/jobs/{job_id}/stream?images=false") as events:
+                events.read()
+            images = http.get(f"/api/v1/jobs/{job_id}").raise_for_status().json()["result"]["images"]
+            known |= {(prompt, seed): pixels(base64.b64decode(image)) for seed, image in enumerate(images)}
     return known
 
 

@@ -422,7 +422,8 @@ async def test_a_database_of_another_version_is_refused_while_others_use_it(
 async def test_a_commit_whose_answer_is_lost_counts_where_it_was_done(tmp_path: Path, is_done: bool) -> None:
     async with processes(tmp_path, 2) as (one, other):
         job = (await one.store.submit(a_job(), NO_BOUNDS)).job
-        assert (lease := await one.store.claim(WorkerInfo(id="w", lease_s=30))) is not None
+        lease = await one.store.claim(WorkerInfo(id="w", lease_s=30))
+        assert lease is not None
         _lose_the_answer_of_a_commit(one.store, is_done=is_done)
         if is_done:
             event = await one.store.record(lease, image(0))

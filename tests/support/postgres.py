@@ -49,7 +49,7 @@ class Server:
         if UNPRIVILEGED is not None:
             shutil.chown(self.folder, UNPRIVILEGED)
         made = [
-            _program("initdb"),
+            program("initdb"),
             "-N",
             "--auth=trust",
             "-U",
@@ -67,7 +67,7 @@ class Server:
         options = [word for option in self._options for word in ("-c", option)]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [_program("postgres"), "-D", self._data, "-k", self.folder, *options],
+                [program("postgres"), "-D", self._data, "-k", self.folder, *options],
                 stdout=log,
                 stderr=log,
                 user=UNPRIVILEGED,
@@ -118,7 +118,8 @@ class Server:
         return self.url(name)
 
 
-def _program(name: str) -> str:
+def program(name: str) -> str:
+    """The path of one of PostgreSQL's programs; skips the test where it is not installed."""
     found = shutil.which(name) or next(map(str, sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))), None)
     if found is None:
         pytest.skip("PostgreSQL is not installed")

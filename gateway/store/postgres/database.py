@@ -6,6 +6,7 @@ Every writing transaction of every process takes one lock first, so that numbers
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ from gateway.store.postgres.connection import PostgresConnection, Row, connected
 from gateway.store.postgres.schema import DIALECT, bring_up_to_date
 
 T = TypeVar("T")
+logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)  # the listener reports that the database is away, once
 
 READERS = 4
 ANSWER_S = 5.0
