@@ -76,7 +76,7 @@ def _report(arguments: argparse.Namespace, folder: Path, server: Server) -> int:
     except Mistake as mistake:
         found = {"mistakes": [str(mistake)]}
     result = {
-        "command": " ".join(word for word in sys.argv[1:] if word != "--record"),
+        "command": " ".join([arguments.part, *(f"--{name} {getattr(arguments, name)}" for name in arguments.options)]),
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M"),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, load {psutil.getloadavg()[0]:.1f}",
         **found,

@@ -106,9 +106,9 @@ def _answer(http: httpx.Client, fleet: Fleet, account: Account) -> int:
 
 
 def _acknowledged(http: httpx.Client, fleet: Fleet, account: Account, n: int) -> str:
-    """Submit a job of three seconds with two images; the account knows it."""
+    """Submit a job of two seconds with two images; the account knows it."""
     prompt, seed = PROMPTS[n % len(PROMPTS)], n % SEEDS
-    job = body(prompt, seed, steps=15, num_images=2)
+    job = body(prompt, seed, steps=10, num_images=2)
     job_id = str(
         http.post(f"{fleet.gateways[n % 2].url}/api/v1/generate", json=job).raise_for_status().json()["job_id"]
     )

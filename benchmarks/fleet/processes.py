@@ -18,6 +18,7 @@ import httpx
 import psutil
 import psycopg
 
+from tests.support.forked import Forked, can_fork
 from tests.support.live import ROOT, free_port
 from tests.support.postgres import Server
 
@@ -40,7 +41,7 @@ class Process:
     config: dict[str, dict[str, Any]]
     port: int | None = None
     env: Mapping[str, str] = field(default_factory=dict)
-    popen: subprocess.Popen[bytes] | None = None
+    popen: subprocess.Popen[bytes] | Forked | None = None
 
     @property
     def url(self) -> str:
@@ -52,13 +53,12 @@ class Process:
         file.write_text(json.dumps(self.config))  # JSON is YAML
         role = ["worker"] if self.port is None else ["serve", "--port", str(self.port)]
         with (self.folder / "log").open("ab") as log:
-            self.popen = subprocess.Popen(
-                [sys.executable, "api_main.py", *role, "--config", str(file)],
-                cwd=ROOT,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, **self.env},
-            )
+            words = ["api_main.py", *role, "--config", str(file)]
+            if not self.env and can_fork(words[0]):
+                self.popen = Forked(words, log.fileno())
+                return
+            environment = {**os.environ, **self.env}
+            self.popen = subprocess.Popen([sys.executable, *words], cwd=ROOT, stdout=log, stderr=log, env=environment)
 
     @property
     def pid(self) -> int:

@@ -96,7 +96,7 @@ def streams(folder: Path, server: Server, *, jobs: int, seed: int = 1) -> dict[s
     return {"jobs": jobs, "kills": kills, "events": events, "missing": 0, "twice": 0, "most connections": most}
 
 
-IDS = "SELECT number FROM events WHERE job_id = %s ORDER BY seq"
+IDS = "SELECT job_id || ':' || seq FROM events WHERE job_id = %s ORDER BY seq"
 
 
 def _worker_of(fleet: Fleet, job_id: str) -> Process | None:
