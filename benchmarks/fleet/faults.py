@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from benchmarks.fleet.processes import Fleet, Mistake, Process, until
+from benchmarks.fleet.processes import Fleet, Mistake, runner, until, wait_attempt
 from benchmarks.fleet.proxy import Proxy, State
 from benchmarks.fleet.traffic import PROMPTS, SEEDS, Account, Traffic, body
 from benchmarks.fleet.verdict import Verdict, figures, judge
@@ -25,9 +25,9 @@ def stopped(folder: Path, server: Server, *, rounds: int, lease_s: float = 2.0) 
     with Fleet(folder, server, workers=2, lease_s=lease_s, script=SLOW) as fleet, httpx.Client(timeout=60) as http:
         for n in range(rounds):
             job_id = _acknowledged(http, fleet, account, n)
-            worker = _runner(fleet, job_id)
+            worker = runner(fleet, job_id)
             worker.signal(signal.SIGSTOP)
-            _wait_attempt(fleet, job_id, 2)
+            wait_attempt(fleet, job_id, 2)
             time.sleep((n % 3) * 0.5)
             worker.signal(signal.SIGCONT)
             fleet.wait_ended([job_id])
@@ -50,10 +50,10 @@ def partition(
             for n in range(rounds):
                 other.signal(signal.SIGSTOP)
                 job_id = _acknowledged(http, fleet, account, n)
-                _wait_attempt(fleet, job_id, 1)
+                wait_attempt(fleet, job_id, 1)
                 proxy.become(states[n % len(states)])
                 other.signal(signal.SIGCONT)
-                _wait_attempt(fleet, job_id, 2)
+                wait_attempt(fleet, job_id, 2)
                 fleet.wait_ended([job_id])
                 proxy.become("open")
                 fleet.wait_ready()
@@ -126,20 +126,6 @@ def _next_job(http: httpx.Client, fleet: Fleet, account: Account, n: int) -> Non
 
 def _states(fleet: Fleet, job_ids: list[str]) -> set[str]:
     return {row[0] for row in fleet.query("SELECT state FROM jobs WHERE id = ANY(%s)", (job_ids,))}
-
-
-def _wait_attempt(fleet: Fleet, job_id: str, attempt: int) -> None:
-    """Wait until a job runs for the n-th time."""
-    sql = "SELECT state <> 'queued' AND attempt >= %s FROM jobs WHERE id = %s"
-    until(lambda: fleet.query(sql, (attempt, job_id))[0][0], 60, lambda: f"no attempt {attempt} of {job_id}")
-
-
-def _runner(fleet: Fleet, job_id: str) -> Process:
-    """The worker that runs a job."""
-    _wait_attempt(fleet, job_id, 1)
-    sql = "SELECT nodes.name FROM jobs JOIN nodes ON starts_with(jobs.worker, nodes.id) WHERE jobs.id = %s"
-    name = until(lambda: fleet.query(sql, (job_id,)), 30, lambda: "nobody runs the job")[0][0]
-    return next(worker for worker in fleet.workers if worker.name == name)
 
 
 def _with_fences(verdict: Verdict, rounds: int, reason: str) -> dict[str, Any]:

@@ -218,3 +218,17 @@ def until(holds: Callable[[], T], within_s: float, complaint: Callable[[], str],
             raise Mistake(complaint())
         time.sleep(every_s)
     return value
+
+
+def wait_attempt(fleet: Fleet, job_id: str, attempt: int) -> None:
+    """Wait until a job runs for the n-th time."""
+    sql = "SELECT state <> 'queued' AND attempt >= %s FROM jobs WHERE id = %s"
+    until(lambda: fleet.query(sql, (attempt, job_id))[0][0], 60, lambda: f"no attempt {attempt} of {job_id}")
+
+
+def runner(fleet: Fleet, job_id: str) -> Process:
+    """The worker that runs a job. Raises: Mistake if it does not start."""
+    wait_attempt(fleet, job_id, 1)
+    sql = "SELECT nodes.name FROM jobs JOIN nodes ON starts_with(jobs.worker, nodes.id) WHERE jobs.id = %s"
+    name = until(lambda: fleet.query(sql, (job_id,)), 30, lambda: "nobody runs the job")[0][0]
+    return next(worker for worker in fleet.workers if worker.name == name)
