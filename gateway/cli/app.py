@@ -14,6 +14,7 @@ from gateway.cli.failure import Exit, Failure
 from gateway.cli.jobs import cancel, jobs, queue
 from gateway.cli.models import loras, models
 from gateway.cli.options import err
+from gateway.cli.workers import workers
 
 app = typer.Typer(
     name="mflux-gateway",
@@ -29,6 +30,7 @@ app.command()(jobs)
 app.command()(cancel)
 app.add_typer(models, name="models")
 app.add_typer(loras, name="loras")
+app.add_typer(workers, name="workers")
 app.command()(doctor)
 
 

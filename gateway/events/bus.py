@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -128,14 +128,6 @@ class EventBus:
         self._ends: dict[str, set[asyncio.Future[Job | None]]] = {}
         """Futures of callers that wait for the end of a job, by job id."""
         self._closed = False
-        self._on_progress: Callable[[str, ProgressFacts], float | None] = lambda *_: None
-
-    def listen_progress(self, on_progress: Callable[[str, ProgressFacts], float | None]) -> None:
-        """Call `on_progress` with every progress fact of a running job.
-
-        It returns the seconds until the end of a job of another process, which nobody here has computed; else None.
-        """
-        self._on_progress = on_progress
 
     def listen(self, on_event: OnEvent) -> None:
         """Call `on_event` with every state event from now on; listeners are called in the order of these calls."""
@@ -238,8 +230,6 @@ class EventBus:
         before = self._newest.get(job_id)
         if before is None:
             return
-        if (seconds := self._on_progress(job_id, fact)) is not None:
-            expected_s = seconds
         self._newest[job_id] = after = replace(before.apply(fact), expected_s=expected_s)
         event = ProgressEvent(job_id, after, fact)
         if fact.kind != "preview":

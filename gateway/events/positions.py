@@ -72,7 +72,6 @@ class QueuePositions:
         self._downloading = downloading
         self._saved_as = saved_as
         bus.listen(self.on_event)
-        bus.listen_progress(forecaster.on_foreign_fact)
 
     async def start(self) -> None:
         """Load what the forecaster has learned, and the first waiting jobs; `run` loads the others."""

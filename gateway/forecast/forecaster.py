@@ -135,7 +135,10 @@ class Forecaster:
         self._is_own(job.id, trace)
 
     def on_fact(self, job_id: str, fact: object) -> float | None:
-        """Learn from a fact of a running job; returns the seconds until the job is done."""
+        """Learn from a fact of a running job; returns the seconds until the job is done.
+
+        Nothing is learned from a job that another process runs.
+        """
         trace, now = self._traces.get(job_id), self._clock()
         if trace is None:
             return None
@@ -151,14 +154,6 @@ class Forecaster:
         if trace.phase == "filing" and is_own:
             self._free_since[trace.work.lane] = trace.since
         return self._left(job_id, trace).seconds
-
-    def on_foreign_fact(self, job_id: str, fact: object) -> float | None:
-        """Note the progress of a job that another process runs; returns the seconds until it is done.
-
-        None for a job of this process, whose lane calls `on_fact`.
-        """
-        trace = self._traces.get(job_id)
-        return None if trace is None or self._is_own(job_id, trace) else self.on_fact(job_id, fact)
 
     def ends(self, job: Job) -> None:
         """Note a job that has ended; if it succeeded, its forecast is compared with the actual times."""

@@ -58,6 +58,7 @@ class LaneRunner(ABC):
         """Further places for which jobs were put back."""
         self._put_backs: Counter[str] = Counter()
         self._rests_until = 0.0
+        self._is_draining = False
         self.fault: StorageFault | None = None
         """Why no job is claimed now; None where jobs are claimed."""
         self._worker = WorkerInfo(id=secrets.token_hex(8), lane=self.lane)
@@ -79,6 +80,15 @@ class LaneRunner(ABC):
         """Wake the lane for a job that waits for it."""
         if job.state is State.QUEUED and lane_of(job.plan) == self.lane:
             self.wake()
+
+    @property
+    def is_draining(self) -> bool:
+        return self._is_draining
+
+    def drain(self, is_draining: bool = True) -> None:
+        """Claim no more jobs, or claim jobs again; the running job goes on."""
+        self._is_draining = is_draining
+        self.wake()
 
     @abstractmethod
     async def start(self) -> None: ...
@@ -117,7 +127,8 @@ class LaneRunner(ABC):
 
         The lane claims nothing else meanwhile; `give` hands it the lease.
         """
-        if not self._is_idle or not self._is_ready or not self._is_free.is_set() or self._given is not None:
+        is_taken = not self._is_free.is_set() or self._given is not None or self._is_draining
+        if not self._is_idle or not self._is_ready or is_taken:
             yield None
             return
         self._is_free.clear()
@@ -136,6 +147,8 @@ class LaneRunner(ABC):
         if (given := self._given) is not None:
             self._given = None
             return given
+        if self._is_draining:
+            return None
         return await self._surely(lambda: self._store.claim(self._claimant()), "claim")
 
     def _claimant(self) -> WorkerInfo:

@@ -15,7 +15,11 @@ from gateway.store.folder_health import StorageHealth
 
 
 class ServiceHealth:
-    """The health of the service. `lanes` are all lanes by name; `engine` gives the status of the engine's process."""
+    """The health of the service. `lanes` are all lanes by name; `engine` gives the status of the engine's process.
+
+    `draining` is why this process takes no more jobs, None where nobody drains it; `works_elsewhere` whether another
+    process takes jobs of a lane.
+    """
 
     def __init__(
         self,
@@ -25,6 +29,9 @@ class ServiceHealth:
         engine: Callable[[], EngineStatus],
         stops: Stops,
         rights: Rights,
+        *,
+        draining: Callable[[], str | None] = lambda: None,
+        works_elsewhere: Callable[[Lane], bool] = lambda _: False,
     ) -> None:
         self._store = store
         self._storage = storage
@@ -32,6 +39,8 @@ class ServiceHealth:
         self._engine = engine
         self._stops = stops
         self._rights = rights
+        self._draining = draining
+        self._works_elsewhere = works_elsewhere
 
     @property
     def faults(self) -> dict[Lane, str]:
@@ -39,11 +48,17 @@ class ServiceHealth:
         return {lane: runner.fault.message for lane, runner in self._lanes.items() if runner.fault is not None}
 
     def blocked(self, lane: Lane) -> str | None:
-        """Why a lane begins no job now, as one sentence for clients; None where it works."""
+        """Why a lane begins no job now, as one sentence for clients; None where it works, here or elsewhere."""
+        if not self._works_elsewhere(lane) and (reason := self.blocked_here(lane)) is not None:
+            return reason
+        return "The queue is paused." if self._store.is_paused(lane) else None
+
+    def blocked_here(self, lane: Lane) -> str | None:
+        """Why this process begins no job of a lane now, apart from a pause."""
         status = self._engine()
         if lane == "engine" and not status.works:
             return f"The engine is down: {status.reason}" if status.state == "down" else "The engine starts."
-        return self.faults.get(lane) or ("The queue is paused." if self._store.is_paused(lane) else None)
+        return self.faults.get(lane) or self._draining()
 
     async def storage_fault(self) -> StorageFault | None:
         """Why images cannot be drawn now, where a folder is at fault."""

@@ -31,6 +31,8 @@ from gateway.events.bus import Event, EventBus
 from gateway.events.positions import QueuePositions
 from gateway.events.streams import watch
 from gateway.first_of import first_of
+from gateway.fleet.node import Node
+from gateway.fleet.reports import Reports
 from gateway.forecast import Forecaster
 from gateway.images.decoder import CheckedImage, ImageDecoder
 from gateway.images.input_files import KeptInputs
@@ -55,9 +57,11 @@ from gateway.service.health import ServiceHealth
 from gateway.service.inputs import InputControl
 from gateway.service.models import ModelControl
 from gateway.service.options import ServiceOptions
+from gateway.service.own_node import DRAINING, NAME, OwnNode
 from gateway.service.planner import Planned, Planner
 from gateway.service.queue_control import QueueControl
 from gateway.service.retention import Retention
+from gateway.service.workers import WorkerControl
 from gateway.store.base import DamagedRecord, JobFilter, JobStore, Stats
 from gateway.store.folder_health import storage_of
 
@@ -105,12 +109,18 @@ class JobService:
             device=lambda: (engine.status.device, engine.status.memory_limit_bytes),
             options=residency or ResidencyOptions(models_dir=library.models_dir),
         )
+        self._own_node = OwnNode(
+            store, library, lambda: self._lanes, lambda: engine.status, lambda: self.health.blocked_here("engine")
+        )
+        reports = Reports(self._own_node.read)
         self._forecaster = Forecaster(
             self._spec_of,
             lambda: engine.status.loaded_model,
             weights_of=library.weights,
             is_down=lambda: engine.status.state == "down",
             due_in=lambda: self.downloads.progress.due(),
+            own_id=NAME,
+            nodes=reports.nodes,
         )
         self._positions = QueuePositions(
             store,
@@ -168,7 +178,21 @@ class JobService:
         self._lanes: dict[Lane, LaneRunner] = {lane.lane: lane for lane in (self._lane, reader, network)}
         self._planner = Planner(library, self.downloads, reader, options)
         self.health = ServiceHealth(
-            store, self.storage, self._lanes, lambda: engine.status, self._stops, options.rights
+            store,
+            self.storage,
+            self._lanes,
+            lambda: engine.status,
+            self._stops,
+            options.rights,
+            draining=lambda: DRAINING if self._own_node.is_draining else None,
+        )
+        self.workers = WorkerControl(
+            reports,
+            drain=self._own_node.drain,
+            see=self.see,
+            image_s=self._image_s,
+            rights=options.rights,
+            on_change=self._positions.invalidate_order,
         )
         self.events = JobEvents(store, self._bus, self._positions, self._forecaster, self.health.blocked)
         self.inputs = InputControl(
@@ -221,6 +245,9 @@ class JobService:
         await self._positions.start()
         await self.residency.start()
         await self.downloads.start()
+        await self._own_node.start()
+        if self._own_node.is_draining:
+            await self.workers.nodes()
         for lane in self._lanes.values():
             await lane.start()
         self._spawn(self._retention.run())
@@ -412,6 +439,11 @@ class JobService:
             return self.library.find(model)
         except ModelNotFound:
             return None
+
+    def _image_s(self, node: Node) -> float | None:
+        if node.loaded_model is None:
+            return None
+        return self._forecaster.image_s(node.loaded_model, None if node.id == NAME else node)
 
     async def stats(self) -> Stats:
         return await self._store.stats()

@@ -166,7 +166,7 @@ def test_a_job_that_runs_elsewhere_has_its_forecast_by_that_nodes_costs_and_step
     for step in range(1, 4):
         site.now += 2.0
         fact = StepDone(image=0, step=step, steps=4, seconds=2.0)
-        left.append(site.forecaster.on_foreign_fact(job.id, fact))
+        left.append(site.forecaster.on_fact(job.id, fact))
         assert site.waits(behind) == approx(8 - site.now, abs=0.5)
     assert left == approx([6, 4, 2], abs=0.5)
     done = ImageDone(image=0, seed=0, file="", width_px=1, height_px=1, drawn_px=(1, 1), seconds=1)
@@ -185,11 +185,7 @@ def test_only_this_processs_jobs_teach_its_costs() -> None:
         for step in range(1, 5):
             site.now += 1.0
             fact = StepDone(image=0, step=step, steps=4, seconds=1.0)
-            if job.id in site.own:
-                assert site.forecaster.on_foreign_fact(job.id, fact) is None
-                site.forecaster.on_fact(job.id, fact)
-            else:
-                site.forecaster.on_foreign_fact(job.id, fact)
+            site.forecaster.on_fact(job.id, fact)
         drawn = Drawn(image=0, seed=0, spool="", width_px=1, height_px=1, drawn_px=(1, 1), seconds=1)
         if job.id in site.own:
             site.forecaster.on_fact(job.id, drawn)
@@ -199,7 +195,7 @@ def test_only_this_processs_jobs_teach_its_costs() -> None:
         site.forecaster.ends(job.apply(Succeeded(), 0.0))
 
     foreign = site.begin(site.submit())
-    site.forecaster.on_foreign_fact(foreign.id, ModelLoaded(model=SMALL, seconds=9.0))
+    site.forecaster.on_fact(foreign.id, ModelLoaded(model=SMALL, seconds=9.0))
     draw(foreign)
     assert site.forecaster.version == before
     assert json.loads(site.forecaster.costs_text) == {}

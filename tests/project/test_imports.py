@@ -22,6 +22,7 @@ CLIENT_USERS = (
     "gateway/app.py",
     "gateway/service/service.py",
     "gateway/service/health.py",
+    "gateway/service/own_node.py",
     "gateway/lanes/engine.py",
 )
 ENGINE_SEEN = {
