@@ -197,6 +197,21 @@ def test_cli_jobs_wait_in_a_paused_queue_and_can_be_moved_cancelled_and_resumed(
     assert ids[2] in run("jobs")[1]
 
 
+def test_cli_workers_are_listed_drained_and_resumed(run: Any) -> None:
+    assert re.search("gateway +(ready|starting)", run("workers")[1])
+    assert [row["name"] for row in json.loads(run("workers", "--json")[1])] == ["gateway"]
+    assert run("workers", "drain", "gateway")[1] == "gateway begins no more jobs; nothing runs there.\n"
+    try:
+        shown = run("workers")[1]
+        assert "draining" in shown
+        assert "gateway: This gateway takes no more jobs" in shown
+        code, _, err = run("workers", "drain", "no body")
+        assert (code, "No worker of this name" in err) == (1, True)
+    finally:
+        assert run("workers", "resume", "gateway")[1] == "gateway runs jobs again.\n"
+    assert "draining" not in run("workers")[1]
+
+
 def test_cli_output_contains_no_terminal_control_codes_from_job_texts(run: Any, running: Live) -> None:
     job = submit(running, prompt="\x1b[2J[bold]red\x07\nFAKE")
     for words in (("jobs",), ("jobs", job), ("queue",)):
