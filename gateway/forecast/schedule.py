@@ -104,35 +104,28 @@ class Schedule:
         return Due(Cost(begins, begins_variance**0.5), Cost(done, done_variance**0.5))
 
     def _walk_on(self) -> bool:
-        """Give some more jobs to nodes, in order; False after the last one."""
+        """Give some more jobs to nodes, in order; False after the last one. Local names only: a queue may be long."""
+        times, ready = self._times, self._ready
         job_id: str | None = None
+        before: Work | None = None
         for job_id, work in islice(self._jobs, WALKED_AT_ONCE):
-            if (share := self._first_free(work)) is not None:
-                self._run(job_id, work, share)
+            if work is not before:
+                before, needs, shares = work, work.needs, self._kind(work).shares
+            if (share := _first_free(shares, needs)) is None:
+                continue
+            node = share.node
+            at = node.at + node.gap
+            if ready:
+                at = max(at, ready.get(job_id, 0.0))
+            begins, begins_variance = at, node.variance
+            at += share.run_s
+            variance = begins_variance + share.run_variance
+            if needs is not None and needs != node.loaded:
+                load, node.loaded = node.runner.costs.of("load", work), needs
+                at, variance = at + load.seconds, variance + load.spread**2
+            node.at, node.variance = at, variance
+            times[job_id] = begins, begins_variance, at + share.filed_s, variance + share.filed_variance
         return job_id is not None
-
-    def _first_free(self, work: Work) -> _Share | None:
-        """The node that is free first; of several at once one with the model in memory, then the first one."""
-        needs = work.needs
-        return min(
-            self._kind(work).shares,
-            key=lambda share: (share.node.at, share.node.loaded != needs, share.node.place),
-            default=None,
-        )
-
-    def _run(self, job_id: str, work: Work, share: _Share) -> None:
-        node, needs = share.node, work.needs
-        at = node.at + node.gap
-        if self._ready:
-            at = max(at, self._ready.get(job_id, 0.0))
-        begins, begins_variance = at, node.variance
-        at += share.run_s
-        variance = node.variance + share.run_variance
-        if needs is not None and needs != node.loaded:
-            load, node.loaded = node.runner.costs.of("load", work), needs
-            at, variance = at + load.seconds, variance + load.spread**2
-        node.at, node.variance = at, variance
-        self._times[job_id] = begins, begins_variance, at + share.filed_s, variance + share.filed_variance
 
     def _kind(self, work: Work) -> _Kind:
         if (kind := self._kinds.get(id(work))) is None:
@@ -188,3 +181,14 @@ class Schedule:
                 self._ready[job_id] = ready[place]
             yield job_id, work
             heappush(free, (at + run_s[id(work)][node], node))
+
+
+def _first_free(shares: Sequence[_Share], needs: tuple[str, int | None] | None) -> _Share | None:
+    """The node that is free first; of several at once one with the model in memory, then the first one."""
+    first: _Share | None = None
+    first_at = 0.0
+    for share in shares:
+        at = share.node.at
+        if first is None or at < first_at or (at == first_at and share.node.loaded == needs != first.node.loaded):
+            first, first_at = share, at
+    return first

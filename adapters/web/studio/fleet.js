@@ -22,7 +22,7 @@ function factsOf(one) {
     one.device, one.memory_limit_bytes && `${Math.round(one.memory_limit_bytes / 1e9)} GB`, one.loaded_model,
     one.seconds_per_image && `${one.seconds_per_image < 10 ? one.seconds_per_image.toFixed(1) : Math.round(one.seconds_per_image)} s a picture`,
     one.running_count > 1 && `${one.running_count} jobs`, !one.draining && one.state !== "ready" && one.reason,
-  ].filter(Boolean);
+  ].filter(Boolean).join(" · ");
 }
 
 async function act(name, word) {
@@ -39,14 +39,14 @@ async function act(name, word) {
 function rowOf(one) {
   let row = rows.get(one.name);
   if (!row) {
-    row = { state: h("span", { class: "muted" }), facts: h("p", { class: "facts" }), acts: h("div", {}), draining: null };
+    row = { state: h("span", { class: "muted" }), facts: h("p", { class: "note" }), acts: h("div", {}), draining: null };
     row.li = h("li", { class: "model" }, h("div", { class: "column" },
       h("p", { class: "title engine" }, h("i", { class: "dot" }), one.name, row.state), row.facts), row.acts);
     rows.set(one.name, row);
   }
   row.li.querySelector(".engine").dataset.state = one.seen_seconds_ago > SILENT_S ? "down" : one.draining ? "" : DOTS[one.state] ?? "away";
   row.state.textContent = stateOf(one);
-  row.facts.replaceChildren(...factsOf(one).map((text) => h("span", {}, text)));
+  row.facts.textContent = factsOf(one);
   if (row.draining !== one.draining) {
     row.draining = one.draining;
     const hadFocus = row.acts.contains(document.activeElement);
