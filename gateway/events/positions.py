@@ -42,7 +42,7 @@ class QueuePositions:
     """The queue positions. Listens to the bus; `run` publishes the changes.
 
     `blocked` is why a lane begins no job now, None where it works; `downloading` is the progress of the download that a
-    waiting job needs first; `saved_as` names what the forecaster has learned, which other processes must not overwrite.
+    waiting job needs first; `kept_as` names what was learned in the store.
 
     A position is the number of jobs that run or wait before a job, on however many nodes they run.
     """
@@ -56,9 +56,10 @@ class QueuePositions:
         *,
         blocked: Callable[[Lane], str | None] = lambda _: None,
         downloading: Callable[[Job], ProgressEvent | None] = lambda _: None,
-        saved_as: str = KEPT_AS,
+        kept_as: str = KEPT_AS,
     ) -> None:
         self._store = store
+        self._kept_as = kept_as
         self._bus = bus
         self._forecaster = forecaster
         self._every_s = every_s
@@ -70,12 +71,11 @@ class QueuePositions:
         """The last published position of each job, with the loop's time of its publication."""
         self._blocked = blocked
         self._downloading = downloading
-        self._saved_as = saved_as
         bus.listen(self.on_event)
 
     async def start(self) -> None:
         """Load what the forecaster has learned, and the first waiting jobs; `run` loads the others."""
-        text = await self._store.read_state(self._saved_as)
+        text = await self._store.read_state(self._kept_as)
         if text is not None:
             try:
                 self._forecaster.read_text(text)
@@ -184,7 +184,7 @@ class QueuePositions:
     async def keep(self) -> None:
         """Store what the forecaster has learned; a failure is only logged."""
         try:
-            await self._store.save_state(self._saved_as, self._forecaster.to_text())
+            await self._store.save_state(self._kept_as, self._forecaster.to_text())
         except Exception:
             log.exception("what forecasts were learned from could not be kept")
 

@@ -23,9 +23,13 @@ class Reports:
     def nodes(self) -> tuple[SeenNode, ...]:
         return self._nodes
 
+    def update(self, seen: Sequence[SeenNode]) -> None:
+        """Take reports that somebody else has read."""
+        self._nodes = tuple(seen)
+
     async def refresh(self) -> tuple[SeenNode, ...]:
         """Read the reports; where that fails, the snapshot stays. Raises: as `read`."""
-        self._nodes = tuple(await self._read())
+        self.update(await self._read())
         return self._nodes
 
 

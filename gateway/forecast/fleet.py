@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from engine.catalog import ModelSpec
 from gateway.fleet.node import Node, SeenNode
+from gateway.fleet.reports import ALIVE_S
 from gateway.forecast.costs import Costs
 from gateway.jobs.plans import Lane
 
@@ -116,7 +117,8 @@ class Fleet:
             if node.id == self._own_id:
                 continue
             self._of_job |= dict.fromkeys(node.jobs, node)
-            if not seen.is_draining and node.state in ("ready", "starting"):
+            is_here = seen.seen_s < ALIVE_S and node.state in ("ready", "starting")
+            if is_here and not seen.is_draining:
                 for lane in node.lanes:
                     takers.setdefault(lane, []).append(node)
         self._takers = {lane: tuple(nodes) for lane, nodes in takers.items()}

@@ -15,10 +15,9 @@ from gateway.store.folder_health import StorageHealth
 
 
 class ServiceHealth:
-    """The health of the service. `lanes` are all lanes by name; `engine` gives the status of the engine's process.
-
-    `draining` is why this process takes no more jobs, None where nobody drains it; `works_elsewhere` whether another
-    process takes jobs of a lane.
+    """The health of the service. `lanes` are those of this process by name; `engine` gives the status of the engine's
+    process; `works_elsewhere`: whether another node takes the jobs of a lane; `draining`: why this process takes no
+    more jobs, None where nobody drains it.
     """
 
     def __init__(
@@ -29,9 +28,8 @@ class ServiceHealth:
         engine: Callable[[], EngineStatus],
         stops: Stops,
         rights: Rights,
-        *,
-        draining: Callable[[], str | None] = lambda: None,
         works_elsewhere: Callable[[Lane], bool] = lambda _: False,
+        draining: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._store = store
         self._storage = storage
@@ -39,8 +37,8 @@ class ServiceHealth:
         self._engine = engine
         self._stops = stops
         self._rights = rights
-        self._draining = draining
         self._works_elsewhere = works_elsewhere
+        self._draining = draining
 
     @property
     def faults(self) -> dict[Lane, str]:
@@ -48,13 +46,13 @@ class ServiceHealth:
         return {lane: runner.fault.message for lane, runner in self._lanes.items() if runner.fault is not None}
 
     def blocked(self, lane: Lane) -> str | None:
-        """Why a lane begins no job now, as one sentence for clients; None where it works, here or elsewhere."""
-        if not self._works_elsewhere(lane) and (reason := self.blocked_here(lane)) is not None:
-            return reason
-        return "The queue is paused." if self._store.is_paused(lane) else None
+        """Why a lane begins no job now, as one sentence for clients; None where it works."""
+        if self._store.is_paused(lane) and (self._works_elsewhere(lane) or self.blocked_here(lane) is None):
+            return "The queue is paused."
+        return None if self._works_elsewhere(lane) else self.blocked_here(lane)
 
     def blocked_here(self, lane: Lane) -> str | None:
-        """Why this process begins no job of a lane now, apart from a pause."""
+        """Why this process begins no job of a lane now, apart from a pause; None where it works."""
         status = self._engine()
         if lane == "engine" and not status.works:
             return f"The engine is down: {status.reason}" if status.state == "down" else "The engine starts."

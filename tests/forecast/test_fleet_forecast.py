@@ -70,7 +70,7 @@ class Site:
         )
 
     def report(self, *nodes: Node, **seen: Any) -> None:
-        self.seen = tuple(SeenNode(node, 0.5, **seen) for node in nodes)
+        self.seen = tuple(SeenNode(node, **{"seen_s": 0.5, **seen}) for node in nodes)
 
     def order(self) -> list[Waiting]:
         standing = Standing(Priority.NORMAL, 0.0, 0)
@@ -117,9 +117,17 @@ def test_a_node_runs_only_models_on_its_disk_that_fit_and_counts_its_own_load() 
 
 @pytest.mark.parametrize(
     ("change", "seen"),
-    [({"state": "draining"}, {}), ({"state": "down"}, {}), ({"models": ()}, {}), ({}, {"is_draining": True})],
+    [
+        ({"state": "draining"}, {}),
+        ({"state": "down"}, {}),
+        ({"models": ()}, {}),
+        ({}, {"is_draining": True}),
+        ({}, {"seen_s": 30.0}),
+    ],
 )
-def test_nodes_that_drain_are_down_or_lack_the_model_take_nothing(change: dict[str, Any], seen: dict[str, Any]) -> None:
+def test_nodes_that_drain_are_down_silent_or_lack_the_model_take_nothing(
+    change: dict[str, Any], seen: dict[str, Any]
+) -> None:
     site = Site()
     site.report(OWN, a_node("one", **change), **seen)
     job = site.submit()
