@@ -39,9 +39,9 @@ from gateway.residency.default import best_that_fits
 from gateway.residency.device import default_cache_bytes, expected
 from gateway.service.readiness import checks_of
 from gateway.service.service import JobService, ServiceOptions
-from gateway.settings import Settings
+from gateway.settings import Settings, SettingsError
 from gateway.startup_app import live, plain_error
-from gateway.store.base import Bounds, InputBounds
+from gateway.store.base import Bounds, InputBounds, JobStore
 from gateway.store.sqlite import SqliteStore
 
 
@@ -71,7 +71,7 @@ def build_core(settings: Settings) -> Core:
     decoder = ImageDecoder()
     service = JobService(
         decoder=decoder,
-        store=SqliteStore(data, lookahead=engine.lookahead),
+        store=_store(settings),
         engine=Engine(
             EngineOptions(
                 backend=engine.backend,
@@ -121,6 +121,18 @@ def build_core(settings: Settings) -> Core:
 
     core.readiness.add("The reading of files", file_pool)
     return core
+
+
+def _store(settings: Settings) -> JobStore:
+    """The job store: an SQLite file, or the database that several processes share. Raises: SettingsError."""
+    data, lookahead = settings.store.data_dir.resolve(), settings.engine.lookahead
+    if settings.store.url is None:
+        return SqliteStore(data, lookahead=lookahead)
+    try:  # imported only where it is used: the start of a gateway on SQLite does not pay
+        from gateway.store.postgres.store import PostgresStore
+    except ImportError:
+        raise SettingsError("store.url needs psycopg: install it with `uv sync --group fleet`") from None
+    return PostgresStore(settings.store.url, data, lookahead=lookahead)
 
 
 def _loras(settings: Settings) -> LoraLibrary:

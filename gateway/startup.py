@@ -99,12 +99,13 @@ class Gateway:
 
 async def _start_service(core: Core) -> None:
     """Recover the jobs of an earlier process and start the engine. Raises: ServerError; the reason is in the log."""
+    from gateway.errors import StorageFault
     from gateway.store.base import StoreCorrupt, StoreLocked
 
     try:
         await asyncio.to_thread(core.output.prepare)
         await core.service.start()
-    except (StoreLocked, StoreCorrupt, OSError) as error:
+    except (StoreLocked, StoreCorrupt, StorageFault, OSError) as error:
         log.error("%s", error.strerror if isinstance(error, OSError) else error)
         raise ServerError("the gateway could not start; the reason is logged above") from None
 
