@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from engine.protocol import Drawn, ModelLoaded, StepDone, Succeeded
 from gateway.fleet.node import Node, SeenNode
@@ -17,7 +19,7 @@ from gateway.jobs.facts import ImageDone, Queued, Started
 from gateway.jobs.job import Job, Priority
 from gateway.jobs.order import Standing, Waiting
 from tests.support import a_job
-from tests.support.forecast import LARGE, SMALL, SPECS, a_picture
+from tests.support.forecast import LARGE, SMALL, SPECS, Machine, a_picture
 
 approx = pytest.approx
 
@@ -159,6 +161,48 @@ def test_this_gateway_takes_jobs_beside_the_others_unless_its_engine_is_down_or_
 
 def _accuracy(forecaster: Forecaster) -> object:
     return json.loads(forecaster.to_text())["accuracy"]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([256, 512, 1024]), st.integers(1, 6), st.sampled_from([SMALL, LARGE])), max_size=9
+    ),
+    st.booleans(),
+    st.dictionaries(st.sampled_from([LARGE]), st.floats(0.0, 60.0), max_size=1),
+)
+def test_one_worker_elsewhere_has_the_forecasts_of_a_gateway_alone(
+    plans: list[tuple[int, int, str]], is_running: bool, due_in: dict[str, float]
+) -> None:
+    alone = Machine()
+    for model in (SMALL, LARGE, SMALL):
+        alone.draw(a_picture(model=model))
+    alone.forecaster.read_text(alone.forecaster.to_text())  # rounds what was learned, as a report does
+    alone.forecaster.due_in = lambda: due_in
+    site = Site()
+    site.forecaster.read_text(
+        json.dumps({"version": 1, "costs": {}, "accuracy": json.loads(alone.forecaster.to_text())["accuracy"]})
+    )
+    site.forecaster.due_in = lambda: due_in
+    models = (SMALL,) if due_in else (SMALL, LARGE)
+    node = a_node("one", costs=alone.forecaster.costs_text, models=models)
+    site.report(OWN, node)
+    if is_running:
+        alone.submit(a_picture())
+        running = alone.begin()
+        site.forecaster.begins(running)
+        site.report(OWN, replace(node, jobs=(running.id,)))
+        for forecaster in (alone.forecaster, site.forecaster):
+            forecaster.on_fact(running.id, StepDone(image=0, step=1, steps=4, seconds=0.6))
+    for plan in plans:
+        job = alone.submit(a_picture(*plan))
+        site.line.append(job)
+        site.forecaster.waits(job)
+    for job in site.line:
+        here, there = alone.forecast(job), site.forecaster.of(job.id, site.order())
+        assert there is not None
+        for name in ("wait_s", "expected_s", "finish_low_s", "finish_high_s"):
+            assert getattr(there, name) == approx(getattr(here, name), rel=1e-9, abs=1e-9), name
 
 
 def test_a_job_that_runs_elsewhere_has_its_forecast_by_that_nodes_costs_and_steps() -> None:
