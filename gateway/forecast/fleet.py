@@ -25,11 +25,11 @@ class _Learned:
 
 
 class Fleet:
-    """The nodes of the newest snapshot. `own_id` is this process's node; `weights_of` names the weights of a model."""
+    """The nodes of the newest snapshot. `own_id` is the id of this one's; `weights_of` names the weights of a model."""
 
     def __init__(
         self,
-        own_id: str,
+        own_id: Callable[[], str],
         nodes: Callable[[], Sequence[SeenNode]],
         spec_of: Callable[[str], ModelSpec | None],
         weights_of: Callable[[str], str],
@@ -69,7 +69,7 @@ class Fleet:
     def models(self, node_id: str | None = None) -> frozenset[str] | None:
         """The weights on a node's disk, by default on this one's; None where that is not known."""
         self._read()
-        return self._models.get(self._own_id if node_id is None else node_id)
+        return self._models.get(self._own_id() if node_id is None else node_id)
 
     def costs(self, node: Node) -> Costs:
         """What a node has learned; where that is nothing, or cannot be read, the first guesses."""
@@ -108,13 +108,14 @@ class Fleet:
         if snapshot is self._snapshot:
             return
         self._snapshot = snapshot
-        self._own = next((seen for seen in snapshot if seen.node.id == self._own_id), None)
+        own_id = self._own_id()
+        self._own = next((seen for seen in snapshot if seen.node.id == own_id), None)
         takers: dict[Lane, list[Node]] = {}
         self._of_job, self._models = {}, {}
         for seen in snapshot:
             node = seen.node
             self._models[node.id] = frozenset(map(self._weights_of, node.models))
-            if node.id == self._own_id:
+            if node.id == own_id:
                 continue
             self._of_job |= dict.fromkeys(node.jobs, node)
             is_here = seen.seen_s < ALIVE_S and node.state in ("ready", "starting")

@@ -53,9 +53,9 @@ class Forecaster:
     """Belongs to one event loop. `loaded_model` names the model in the engine's memory, `spec_of` a model's row,
     `weights_of` the weights of a model: between two models with the same weights nothing is loaded.
 
-    Where several processes share the queue, `nodes` is their newest snapshot, `own_id` this one's node, `runs` whether
-    this process runs a job, and `needed_bytes` the memory that a plan is expected to need. What is learned comes from
-    this process's jobs alone.
+    Where several processes share the queue, `nodes` is their newest snapshot, `own_id` the id of this one's node,
+    `runs` whether this process runs a job, and `needed_bytes` the memory that a plan is expected to need. What is
+    learned comes from this process's jobs alone.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Forecaster:
         is_down: Callable[[], bool] = lambda: False,
         due_in: Callable[[], Mapping[str, float]] = dict,
         *,
-        own_id: str = "",
+        own_id: Callable[[], str] = str,
         nodes: Callable[[], Sequence[SeenNode]] = tuple,
         runs: Callable[[str], bool] = lambda _: True,
         needed_bytes: Callable[[Plans, ModelSpec], int] | None = None,

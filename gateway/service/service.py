@@ -119,7 +119,7 @@ class JobService:
             weights_of=library.weights,
             is_down=lambda: engine.status.state == "down",
             due_in=lambda: self.downloads.progress.due(),
-            own_id=NAME,
+            own_id=lambda: NAME,
             nodes=reports.nodes,
         )
         self._positions = QueuePositions(

@@ -63,7 +63,9 @@ async def test_two_processes_see_each_other_and_a_drain_reaches_the_one_that_is_
         assert views[1].node == second
         assert all(0 <= view.seen.seen_s < 30 for view in views)
 
-        forecaster = Forecaster(SPECS.get, lambda: None, own_id=one.node_id, nodes=reports.nodes, runs=lambda _: False)
+        forecaster = Forecaster(
+            SPECS.get, lambda: None, own_id=lambda: one.node_id, nodes=reports.nodes, runs=lambda _: False
+        )
         forecaster.waits(job)
         assert forecaster.of(job.id, one.order("engine")) is not None
         assert (await control.drain("mac-b", "me")).is_draining

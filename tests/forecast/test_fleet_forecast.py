@@ -65,7 +65,7 @@ class Site:
             SPECS.get,
             lambda: self.loaded,
             lambda: self.now,
-            own_id="own",
+            own_id=lambda: "own",
             nodes=lambda: self.seen,
             runs=self.own.__contains__,
             needed_bytes=lambda plan, spec: int(spec.size_gb * 1e9),
