@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Coroutine, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -18,6 +18,7 @@ from engine.protocol import CancelReason, Generate, MemoryCheck
 from gateway.downloads.lane import NetworkLane
 from gateway.downloads.tracker import Downloads
 from gateway.errors import (
+    GatewayError,
     JobDamaged,
     JobNotEnded,
     JobNotFound,
@@ -29,15 +30,20 @@ from gateway.errors import (
 )
 from gateway.events.bus import Event, EventBus
 from gateway.events.positions import QueuePositions
+from gateway.events.previews import StoredPreviews
+from gateway.events.relay import Relay
 from gateway.events.streams import watch
 from gateway.first_of import first_of
+from gateway.fleet.messages import QueueChanged, SkipImage, UnloadModel
+from gateway.fleet.node import NodeState
+from gateway.fleet.roster import ALIVE_S, Roster
 from gateway.forecast import Forecaster
 from gateway.images.decoder import CheckedImage, ImageDecoder
 from gateway.images.input_files import KeptInputs
 from gateway.images.output import OutputFolder
 from gateway.jobs.job import Job, JobEvent, NewJob, Priority, State
 from gateway.jobs.origin import Origin
-from gateway.jobs.plans import Download, EngineJob, Lane, lane_of
+from gateway.jobs.plans import LANES, Download, EngineJob, Lane, lane_of
 from gateway.jobs.resolve import Adjustment, GenerationRequest
 from gateway.jobs.resolve_upscale import UpscaleRequest
 from gateway.lanes.base import LaneRunner
@@ -50,16 +56,19 @@ from gateway.ocr.request import OcrRequest
 from gateway.residency import ResidencyManager, ResidencyOptions, Shortage
 from gateway.round_robin import Share
 from gateway.service.events import JobEvents
+from gateway.service.fleet import Fleet, FleetOptions, NodeStatus
 from gateway.service.hang_ups import wait_until_unneeded
 from gateway.service.health import ServiceHealth
 from gateway.service.inputs import InputControl
 from gateway.service.models import ModelControl
 from gateway.service.options import ServiceOptions
+from gateway.service.placement import Placement
 from gateway.service.planner import Planned, Planner
 from gateway.service.queue_control import QueueControl
 from gateway.service.retention import Retention
-from gateway.store.base import DamagedRecord, JobFilter, JobStore, Stats
+from gateway.store.base import DamagedRecord, JobFilter, JobStore, Stats, WorkerInfo
 from gateway.store.folder_health import storage_of
+from gateway.store.shared import SharedStore
 
 __all__ = ["JobService", "ServiceOptions"]
 
@@ -87,7 +96,10 @@ class JobService:
         ocr: OcrOptions | None = None,
         residency: ResidencyOptions | None = None,
         decoder: ImageDecoder | None = None,
+        shared: SharedStore | None = None,
+        node: FleetOptions | None = None,
     ) -> None:
+        """`shared` is the store, where several processes use it; `node` is this one among them."""
         self.library = library
         self.output = output
         self._store = store
@@ -97,6 +109,18 @@ class JobService:
         self._bus = EventBus()
         self._bus.listen(_log_event)
         self._stops = Stops(store)
+        self._lanes: dict[Lane, LaneRunner] = {}
+        self.fleet = None
+        if shared is not None and node is not None:
+            self.fleet = Fleet(
+                shared,
+                node,
+                lanes=lambda: self._lanes,
+                status=lambda: self._node_status(),
+                on_roster=lambda: self._on_roster(),
+            )
+            self._bus.listen(self.fleet.running.on_event)
+        runs, leases = (LANES, None) if self.fleet is None else (self.fleet.options.lanes, self.fleet.leases)
         self._files = KeptInputs(store, decoder or ImageDecoder())
         self.storage = storage_of(output.place, spool, library.models_dir)
         self.residency = ResidencyManager(
@@ -109,7 +133,7 @@ class JobService:
             self._spec_of,
             lambda: engine.status.loaded_model,
             weights_of=library.weights,
-            is_down=lambda: engine.status.state == "down",
+            is_down=lambda: not self._others_work("engine") and self.engine.state == "down",
             due_in=lambda: self.downloads.progress.due(),
         )
         self._positions = QueuePositions(
@@ -130,7 +154,30 @@ class JobService:
             fall_back=options.fall_back_to_main,
             rights=options.rights,
             wake=lambda: self._lane.wake(),
+            elsewhere=None if self.fleet is None else self._is_on_a_node,
+            is_on_disk=None if "engine" in runs else lambda _: False,
         )
+        self._placement = self._relay = None
+        if self.fleet is not None:
+            self._placement = Placement(
+                store,
+                library,
+                self.residency.admission,
+                self.fleet.roster,
+                wake=lambda lane: self._lanes[lane].wake() if lane in self._lanes else None,
+                brings=self.downloads.brings,
+                is_set_aside=self.residency.is_set_aside,
+            )
+            self._bus.listen(self._placement.on_event)
+            self._relay = Relay(
+                bus=self._bus,
+                messenger=self.fleet.messenger,
+                running=self.fleet.running,
+                forecaster=self._forecaster,
+                previews=StoredPreviews(store, self.fleet.options.name),
+                shows_previews=self.fleet.options.kind == "gateway",
+                on_download=self.downloads.publish_of,
+            )
         self._lane = EngineLane(
             store=store,
             engine=engine,
@@ -141,10 +188,11 @@ class JobService:
             spool=spool,
             forecaster=self._forecaster,
             residency=self.residency,
-            claimable=self.downloads.claimable,
-            held_jobs=self.downloads.held_jobs,
+            claimable=self.downloads.claimable if self.fleet is None else lambda: None,
+            held_jobs=lambda: self.downloads.held_jobs() | self._held("engine"),
             storage=self.storage,
             stops=self._stops,
+            leases=leases,
         )
         network = NetworkLane(
             store=store,
@@ -156,6 +204,8 @@ class JobService:
             stops=self._stops,
             notes=options.notes,
             fall_back=options.fall_back_to_main,
+            held_jobs=lambda: self._held("network"),
+            leases=leases,
         )
         reader = OcrLane(
             store=store,
@@ -164,29 +214,38 @@ class JobService:
             inputs=self._files.whole,
             storage=self.storage,
             stops=self._stops,
+            leases=leases,
         )
-        self._lanes: dict[Lane, LaneRunner] = {lane.lane: lane for lane in (self._lane, reader, network)}
+        self._reader = reader
+        self._lanes |= {lane.lane: lane for lane in (self._lane, reader, network) if lane.lane in runs}
         self._planner = Planner(library, self.downloads, reader, options)
         self.health = ServiceHealth(
-            store, self.storage, self._lanes, lambda: engine.status, self._stops, options.rights
+            store, self.storage, self._lanes, lambda: self.engine, self._stops, options.rights, self._others_work
         )
         self.events = JobEvents(store, self._bus, self._positions, self._forecaster, self.health.blocked)
         self.inputs = InputControl(
             store, self._files, self.storage, bounds=options.inputs, min_free_bytes=options.min_free_bytes
         )
-        self.queue = QueueControl(store, self._positions, self._lane.wake, options.rights, lambda: self._stops.ids)
+        self.queue = QueueControl(
+            store, self._positions, self._lane.wake, options.rights, lambda: self._stops.ids, self._tell_queue_changed
+        )
         self.models = ModelControl(
             library=library,
             downloads=self.downloads,
             residency=self.residency,
-            reader=reader,
             loaded=lambda: engine.status.loaded_model,
+            loaded_anywhere=lambda: self.loaded_models,
             unload=self._unload,
-            running=self.running,
+            unload_reader=self._unload_reader,
+            running=lambda: self._lane.running,
             check_running=self._check_running,
             rights=options.rights,
         )
-        self._retention = Retention(store, output, options)
+        self._retention = Retention(store, output, options, None if self.fleet is None else self.fleet.id)
+        if self.fleet is not None:
+            self.fleet.messenger.on(SkipImage, lambda message: self._skip_here(message.job))
+            self.fleet.messenger.on(UnloadModel, lambda message: self._spawn(self._unload_here(message.model)))
+            self.fleet.messenger.on(QueueChanged, lambda _: self._on_queue_changed())
         self._starting: asyncio.Task[None] | None = None
         self._leaving: asyncio.Task[None] | None = None
         self._has_started = False
@@ -216,20 +275,41 @@ class JobService:
             log.info("recovered as %s", job.state, extra={"job": job.id})
             await asyncio.to_thread(self.output.sweep, job.id, {image.file for image in job.images})
         await asyncio.to_thread(self.storage.look)
-        if self._options.notes is not None:  # the store is locked, so no other gateway has children recorded there
+        if self._options.notes is not None:  # the folder is locked, so no other process has children recorded there
             await asyncio.to_thread(ChildNotes(self._options.notes).kill_leftovers)
         await self._positions.start()
         await self.residency.start()
+        if self.fleet is not None:
+            await self._join(self.fleet)
         await self.downloads.start()
         for lane in self._lanes.values():
             await lane.start()
-        self._spawn(self._retention.run())
+        if self.fleet is None or self.fleet.options.kind == "gateway":
+            self._spawn(self._retention.run())
         self._spawn(self._positions.run())
         self._has_started = True
+        if self.fleet is not None:
+            self.fleet.report()
+
+    async def _join(self, fleet: Fleet) -> None:
+        """Join the other processes that use the store."""
+        assert self._placement is not None
+        assert self._relay is not None
+        await fleet.running.start(self._store, self._relay.begin)
+        await self._placement.start()
+        await fleet.start()
+        self._placement.decide()
+        self._spawn(fleet.run(), name="fleet")
+        self._spawn(self._placement.run(), name="placement")
 
     @property
     def is_stopping(self) -> bool:
         return self._stopping
+
+    async def drain(self) -> None:
+        """Take no more jobs from the queue, and wait until the jobs that run in this process have ended."""
+        if self.fleet is not None:
+            await self.fleet.drain()
 
     async def stop(self) -> None:
         """Accept no more jobs, put the running one back into the queue, stop the engine. No job is lost."""
@@ -239,6 +319,8 @@ class JobService:
         await self._stops.close()
         if self._has_started:
             await self._positions.keep()
+        if self.fleet is not None:
+            await self.fleet.close()
         await self._files.close()
         await self._store.close()
 
@@ -258,7 +340,7 @@ class JobService:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         lanes = (lane.stop() for lane in self._lanes.values())
-        await asyncio.gather(*lanes, self.downloads.stop())
+        await asyncio.gather(*lanes, self._reader.stop(), self.downloads.stop())
 
     # ---- submit --------------------------------------------------------------------------------------
 
@@ -307,9 +389,11 @@ class JobService:
     def _admitted(self, plan: EngineJob, may_spare: bool) -> tuple[EngineJob, Shortage | None]:
         """The admitted plan, with low_ram where only that fits, and its lack of memory. Blocks. Raises: as `admit`."""
         spec = self.library.find(plan.model)
+        fleet = self.fleet
+        within = None if fleet is None else self.residency.admission_within(lambda: fleet.roster.memory_bytes)
         if may_spare and isinstance(plan, Generate):
-            plan = self.residency.admission.spared(plan, spec)
-        return plan, self.residency.admit(plan, spec)
+            plan = (within or self.residency.admission).spared(plan, spec)
+        return plan, within.check(plan, spec) if within is not None else self.residency.admit(plan, spec)
 
     async def _with_admission(self, new: NewJob, may_spare: bool) -> NewJob:
         """The job, admitted to memory, with its adjustments. Raises: as `admit`."""
@@ -329,12 +413,15 @@ class JobService:
         self._check_priority(new.owner, new.priority)
         if isinstance(new.plan, Download):
             self._rights.check(new.owner, "pull")
-        places = self._lanes[lane_of(new.plan)].places
+        lane = self._lanes.get(lane_of(new.plan))
+        places = () if lane is None else lane.places
         check = asyncio.ensure_future(self.storage.check(places, least_free_bytes=self._options.min_free_bytes))
         try:
             new = await self._with_admission(new, may_spare)
         finally:
             await check  # a folder at fault is the more urgent error
+        if planned.missing is None and isinstance(new.plan, EngineJob):
+            planned = replace(planned, missing=await self._missing_where_it_fits(new.plan, new.owner))
         if not planned.waits:
             await self.downloads.refuse_until_here(planned.missing, planned.loras, new.owner)
         try:
@@ -349,12 +436,14 @@ class JobService:
 
         An idle lane claims the job in the same transaction, unless it waits for downloads.
         """
-        new, lane = planned.new, self._lanes[lane_of(planned.new.plan)]
+        new, lane = planned.new, self._lanes.get(lane_of(planned.new.plan))
         is_complete = planned.missing is None and not planned.loras.loras
-        with self.downloads.hold(new.id, planned.loras) as hold, lane.reserved() as worker:
+        if self._placement is not None and is_complete:
+            is_complete = await self._placement.is_own(new.plan)
+        with self.downloads.hold(new.id, planned.loras) as hold, _reserved(lane) as worker:
             submitted = await self._store.submit(new, self._options.bounds, worker if is_complete else None)
             job = hold.keep_for(submitted.job)
-            if submitted.lease is not None:
+            if submitted.lease is not None and lane is not None:
                 lane.give(submitted.lease)
         return await self.downloads.start_for(job, planned.missing, planned.loras, new.owner)
 
@@ -367,12 +456,26 @@ class JobService:
         if self._stopping:
             raise Unavailable("The gateway is stopping.", retry_after_s=5)
 
-    async def _unload(self) -> None:
-        """Free the memory of the loaded model, between two jobs. Raises: Unavailable."""
+    async def _unload(self, model: str | None) -> None:
+        """Free the memory of this model, or of any, between two jobs, on every node. Raises: Unavailable."""
+        if self.fleet is not None:
+            self.fleet.messenger.send(UnloadModel(model=model))
         try:
-            await self._engine.unload()
+            await self._unload_here(model)
         except EngineStopped:
             raise Unavailable("The gateway is stopping.", retry_after_s=5) from None
+
+    async def _unload_here(self, model: str | None) -> None:
+        if model is None or model == self._engine.status.loaded_model:
+            await self._engine.unload()
+        if model is not None:
+            await self._reader.let_go(model)
+
+    async def _unload_reader(self, model: str) -> bool:
+        """Free the memory of an OCR model on every node; whether this one had it."""
+        if self.fleet is not None:
+            self.fleet.messenger.send(UnloadModel(model=model))
+        return await self._reader.let_go(model)
 
     # ---- watch, list and cancel ----------------------------------------------------------------------
 
@@ -416,13 +519,40 @@ class JobService:
     async def stats(self) -> Stats:
         return await self._store.stats()
 
-    def running(self) -> Job | None:
-        """The job that the engine runs now."""
-        return self._lane.running
+    def running(self, owner: str | None = None, protocol: str | None = None) -> Job | None:
+        """The job that the engine runs now.
+
+        Where several nodes run jobs, for an answer with room for one: the first that started of those of this owner
+        and protocol, else of this owner, else of all.
+        """
+        jobs = self.running_jobs()
+        own = [job for job in jobs if job.owner == owner]
+        return next(iter([job for job in own if job.protocol == protocol] or own or jobs), None)
+
+    def running_jobs(self) -> Sequence[Job]:
+        """The jobs that the engines of all nodes run now."""
+        if self.fleet is not None:
+            return self.fleet.running.of("engine")
+        return () if self._lane.running is None else (self._lane.running,)
+
+    @property
+    def loaded_models(self) -> tuple[str, ...]:
+        """The models in the memory of all engines."""
+        if self.fleet is not None:
+            return self.fleet.roster.loaded_models
+        loaded = self._engine.status.loaded_model
+        return () if loaded is None else (loaded,)
 
     @property
     def engine(self) -> EngineStatus:
-        return self._engine.status
+        """The engine of this process; where it has none, what its workers have together."""
+        if self.fleet is None or "engine" in self._lanes:
+            return self._engine.status
+        return _status_of_workers(self.fleet.roster, self._engine.status.backend)
+
+    def steady(self) -> float:
+        """As `JobStore.steady`."""
+        return self._store.steady()
 
     def watch(self, job_id: str, after: int = 0) -> AsyncGenerator[Event, None]:
         """As `gateway.events.streams.watch`."""
@@ -457,6 +587,7 @@ class JobService:
         return await self.ended(job_id)
 
     async def _cancel(self, job_id: str, reason: CancelReason) -> None:
+        lane: LaneRunner | None
         for lane in self._lanes.values():
             if lane.running is not None and lane.running.id == job_id:
                 await lane.cancel(job_id, reason)  # before the write: the disk may be slow or full
@@ -467,7 +598,7 @@ class JobService:
             job = await self._store.get(job_id)
             if job.state is not None and not job.state.terminal:
                 self._stops.remember(job_id, reason)
-        if job.state is State.RUNNING:
+        if job.state is State.RUNNING and self.fleet is None:  # else its lane has the event, wherever it is
             await self._lanes[lane_of(job.plan)].cancel(job_id, reason)
 
     def is_stored(self, job: Job) -> bool:
@@ -476,7 +607,13 @@ class JobService:
 
     def skip(self, job_id: str) -> None:
         """Finish the current image of a running job as it is, and continue with the next one."""
-        self._lane.skip(job_id)
+        self._skip_here(job_id)
+        if self.fleet is not None:
+            self.fleet.messenger.send(SkipImage(job=job_id))
+
+    def _skip_here(self, job_id: str) -> None:
+        if self._lane.running is not None and self._lane.running.id == job_id:
+            self._lane.skip(job_id)
 
     def abandon(self, job: Job) -> None:
         """The client that waited for this job has disconnected (R-09): stop the job, as soon as no client watches it.
@@ -497,6 +634,69 @@ class JobService:
         """As `JobStore.age_s`."""
         return self._store.age_s(date)
 
+    # ---- other nodes ---------------------------------------------------------------------------------
+
+    def _others_work(self, lane: Lane) -> bool:
+        return self.fleet is not None and self.fleet.roster.works(lane)
+
+    def _held(self, lane: Lane) -> frozenset[str]:
+        return frozenset() if self._placement is None else self._placement.held(lane)
+
+    def _is_on_a_node(self, model: str) -> bool:
+        """Whether a node that draws has the model; also where no such node is known, because one must come anyway."""
+        assert self.fleet is not None
+        return not self.fleet.roster.with_lane("engine") or self.fleet.roster.has(model)
+
+    async def _missing_where_it_fits(self, plan: EngineJob, owner: str) -> ModelSpec | None:
+        """The model of a job, where only nodes have it on which the job does not fit. Raises: as `Downloads.need`."""
+        if self.fleet is None or self._placement is None or not self.fleet.roster.with_lane("engine"):
+            return None
+        need = await self._placement.need(plan)
+        if self.fleet.roster.has_fitting(need):
+            return None
+        spec = self.library.find(plan.model)
+        return spec if self.downloads.must_come(spec, owner) else None
+
+    def _node_status(self) -> NodeStatus:
+        engine, placement = self._engine.status, self._placement
+        if "engine" not in self._lanes:
+            return NodeStatus("ready" if self._has_started else "starting")
+        assert placement is not None
+        fault = self.health.own_fault("engine") or next(iter(self.health.faults.values()), None)
+        down: NodeState = "down" if engine.state == "down" or engine.works else "starting"
+        return NodeStatus(
+            state="ready" if fault is None else down,
+            reason=fault,
+            device=engine.device,
+            memory_limit_bytes=self.residency.admission.limit_bytes,
+            models=placement.models,
+            loras=placement.loras,
+            loaded_model=engine.loaded_model,
+        )
+
+    def _on_roster(self) -> None:
+        """The nodes have reported: who claims what may have changed."""
+        assert self.fleet is not None
+        assert self._placement is not None
+        self._placement.tick()
+        if self._has_started and self.fleet.options.kind == "gateway" and self.fleet.roster.with_lane("engine"):
+            self._spawn(self._bring_missing())
+
+    async def _bring_missing(self) -> None:
+        try:
+            await self.downloads.bring_missing()
+        except GatewayError as error:
+            log.warning("a model that jobs wait for cannot be brought: %s", error)
+
+    def _tell_queue_changed(self) -> None:
+        if self.fleet is not None:
+            self.fleet.messenger.send(QueueChanged())
+
+    def _on_queue_changed(self) -> None:
+        for lane in self._lanes.values():
+            lane.wake()
+        self._positions.invalidate_order()
+
     # ---- internal ------------------------------------------------------------------------------------
 
     def _lose(self, record: DamagedRecord) -> None:
@@ -504,6 +704,9 @@ class JobService:
         self._bus.drop(record.job_id)
         self._positions.forget(record.job_id)
         self.downloads.forget(record.job_id)
+        if self.fleet is not None and self._placement is not None:
+            self.fleet.running.forget(record.job_id)
+            self._placement.forget(record.job_id)
         for lane in self._lanes.values():
             lane.wake()
 
@@ -515,6 +718,33 @@ class JobService:
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+@contextmanager
+def _reserved(lane: LaneRunner | None) -> Iterator[WorkerInfo | None]:
+    """As `LaneRunner.reserved`; None where this process does not run the lane."""
+    if lane is None:
+        yield None
+        return
+    with lane.reserved() as worker:
+        yield worker
+
+
+def _status_of_workers(roster: Roster, backend: str) -> EngineStatus:
+    """What the workers have together, as the status of one engine."""
+    nodes = [one.node for one in roster.others if "engine" in one.node.lanes and one.seen_s < ALIVE_S]
+    ready = [node for node in nodes if node.state == "ready"]
+    first = next(iter(ready or nodes), None)
+    if first is None:
+        return EngineStatus("down", backend, "No worker is there.")
+    return EngineStatus(
+        state="ready" if ready else "starting",
+        backend=backend,
+        reason=None if ready else first.reason,
+        device=first.device,
+        loaded_model=next(iter(roster.loaded_models), None),
+        memory_limit_bytes=roster.memory_bytes,
+    )
 
 
 async def _settled(end: asyncio.Future[Job | None]) -> None:

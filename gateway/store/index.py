@@ -146,7 +146,7 @@ class QueueIndex:
             candidates = self._candidates(worker.lane, now)
             if not self._lookahead:
                 return candidates.next(worker, now)
-            job = next(filter(worker.may_run, self._grouped(worker.lane, now)), None)
+            job = next(filter(worker.may_run, self._grouped(worker.lane, now, worker.loaded)), None)
             return None if job is None else candidates.take(job, now)
 
     def order(self, lane: Lane, now: float) -> tuple[Waiting, ...]:
@@ -205,10 +205,10 @@ class QueueIndex:
             state.grouped = order.line, tuple(self._grouped(lane, now))
         return state.grouped[1]
 
-    def _grouped(self, lane: Lane, now: float) -> Iterator[Waiting]:
-        """The same with lookahead, computed as far as it is read."""
+    def _grouped(self, lane: Lane, now: float, loaded: str | None = None) -> Iterator[Waiting]:
+        """The same with lookahead, computed as far as it is read; `loaded` is the model of the worker that claims."""
         state, order = self._lanes[lane], self._order(lane, now)
-        return grouped(order.line, order.level, self._lookahead, state.model, state.passed)
+        return grouped(order.line, order.level, self._lookahead, loaded or state.model, state.passed)
 
     def _place(self, lane: Lane, now: float, job_id: str) -> int | None:
         if not self._lookahead:

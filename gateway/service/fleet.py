@@ -1,0 +1,200 @@
+"""Fleet: this process among the others that share its job store.
+
+Reports itself, knows the others, renews the leases of its jobs, takes over those of processes that are gone, and
+sends and receives what is no event of a job. Knows no protocol; the lanes know only their leases.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from engine.clock import patience
+from gateway import __version__
+from gateway.events.messenger import Messenger
+from gateway.events.running import RunningJobs
+from gateway.fleet.node import Node, NodeKind, NodeState
+from gateway.fleet.roster import KNOWN_S, Roster
+from gateway.jobs.plans import LANES, Lane
+from gateway.lanes.base import LaneRunner
+from gateway.lanes.leases import Leases
+from gateway.store.shared import SharedStore
+
+log = logging.getLogger("gateway.fleet")
+
+
+@dataclass(frozen=True, slots=True)
+class FleetOptions:
+    """The settings of one node."""
+
+    name: str
+    kind: NodeKind = "gateway"
+    lanes: tuple[Lane, ...] = LANES
+    """The lanes that it runs."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    lease_s: float = 20.0
+    """Seconds until another node may take over a job whose node is silent."""
+    report_s: float = 2.0
+    """Seconds between two reports."""
+    gateway_grace_s: float = 30.0
+    """Seconds after which the attached jobs of a silent gateway are cancelled."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """What a node says about itself that changes while it runs."""
+
+    state: NodeState
+    reason: str | None = None
+    device: str | None = None
+    memory_limit_bytes: int | None = None
+    models: tuple[str, ...] = ()
+    loras: tuple[str, ...] = ()
+    loaded_model: str | None = None
+    costs: str = ""
+
+
+class Fleet:
+    """The fleet as one process sees it. Belongs to one event loop; `status` is this node's own."""
+
+    def __init__(
+        self,
+        store: SharedStore,
+        options: FleetOptions,
+        *,
+        lanes: Callable[[], Mapping[Lane, LaneRunner]],
+        status: Callable[[], NodeStatus],
+        on_roster: Callable[[], None],
+    ) -> None:
+        self.options = options
+        self.id = store.node_id = secrets.token_hex(8)
+        self.leases = Leases(store, options.lease_s)
+        self.messenger = Messenger(store)
+        self.running = RunningJobs()
+        self.roster = Roster(self._node)
+        self._store = store
+        self._lanes = lanes
+        self._status = status
+        self._on_roster = on_roster
+        self._contact_since: float | None = None
+        """When the store answered for the first time since it was away, in the loop's seconds."""
+        self._is_asked_to_drain = self._is_leaving = False
+        self._report = asyncio.Event()
+
+    def _node(self) -> Node:
+        status = self._status()
+        return Node(
+            id=self.id,
+            name=self.options.name,
+            kind=self.options.kind,
+            version=__version__,
+            lanes=self.options.lanes,
+            labels=self.options.labels,
+            device=status.device,
+            memory_limit_bytes=status.memory_limit_bytes,
+            models=status.models,
+            loras=status.loras,
+            loaded_model=status.loaded_model,
+            jobs=self.leases.job_ids,
+            state="draining" if self._is_leaving or self._is_asked_to_drain else status.state,
+            reason=status.reason,
+            costs=status.costs,
+        )
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether this node takes no more jobs, because it leaves or the operator has asked for that."""
+        return self._is_leaving or self._is_asked_to_drain
+
+    async def start(self) -> None:
+        """Report this node and learn of the others. Raises: as the store."""
+        await self._announce()
+
+    async def run(self) -> None:
+        """Report, renew, and take over what others have left, until the process ends."""
+        await asyncio.gather(self.leases.run(), self._run_reports(), self._run_reaps())
+
+    def report(self) -> None:
+        """Report soon: something has changed that others wait for."""
+        self._report.set()
+
+    async def drain(self) -> None:
+        """Take no more jobs, and wait until those that run here have ended."""
+        self._is_leaving = True
+        self._drain_lanes()
+        self.report()
+        await self.leases.all_dropped()
+
+    async def close(self) -> None:
+        """Leave: the others need not wait for this node."""
+        await self.messenger.close()
+        try:
+            await self._store.withdraw(self.id)
+        except Exception as error:
+            log.warning("this node could not be withdrawn: %s", error)
+
+    # ---- reports ---------------------------------------------------------------------------------
+
+    async def _run_reports(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with patience(self.options.report_s * _jitter()):
+                    await self._report.wait()
+            self._report.clear()
+            try:
+                await self._announce()
+            except Exception as error:
+                if self._contact_since is not None:
+                    log.warning("the job store does not answer: %s", error)
+                self._contact_since = None
+
+    async def _announce(self) -> None:
+        is_asked = await self._store.announce(self._node())
+        self.roster.update(await self._store.nodes(KNOWN_S))
+        if self._contact_since is None:
+            self._contact_since = asyncio.get_running_loop().time()
+        if is_asked != self._is_asked_to_drain:
+            self._is_asked_to_drain = is_asked
+            log.info("draining: the operator has asked for it" if is_asked else "taking jobs again")
+            self._drain_lanes()
+        self._on_roster()
+        for lane in self._lanes().values():  # a notification may have been lost
+            lane.wake()
+
+    def _drain_lanes(self) -> None:
+        for lane in self._lanes().values():
+            lane.drain(self.is_draining)
+
+    # ---- what others have left -------------------------------------------------------------------
+
+    async def _run_reaps(self) -> None:
+        while True:
+            await asyncio.sleep(self.options.lease_s / 3 * _jitter())
+            if self._has_steady_contact():
+                try:
+                    await self._reap()
+                except Exception as error:
+                    log.warning("jobs of other nodes could not be looked at: %s", error)
+
+    async def _reap(self) -> None:
+        for job in await self._store.reap():
+            log.warning("its node is silent; the job waits again", extra={"job": job.id})
+        for job in await self._store.end_abandoned(self.options.gateway_grace_s):
+            log.warning("its gateway is gone; the job was cancelled", extra={"job": job.id})
+
+    def _has_steady_contact(self) -> bool:
+        """Whether the store has answered for the time of a lease: after it was away, others must have been able to
+        renew theirs.
+        """
+        now = asyncio.get_running_loop().time()
+        return self._contact_since is not None and now - self._contact_since >= self.options.lease_s
+
+
+def _jitter() -> float:
+    """A factor, so that processes which started together do not act at the same moments."""
+    return random.uniform(0.8, 1.2)  # noqa: S311
