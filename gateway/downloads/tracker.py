@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -58,7 +58,7 @@ class Downloads:
         rights: Rights,
         fall_back: tuple[str, ...] = (),
         wake: Callable[[], None],
-        elsewhere: Callable[[str], bool] | None = None,
+        elsewhere: Callable[[str], Awaitable[bool]] | None = None,
         is_on_disk: Callable[[ModelSpec], bool] | None = None,
     ) -> None:
         """`elsewhere`: whether another node that draws has a model by name; None: there are no others. `is_on_disk`:
@@ -125,7 +125,7 @@ class Downloads:
 
     async def _is_there(self, spec: ModelSpec) -> bool:
         """Whether jobs of this model can run, here or on another node."""
-        if self._elsewhere is not None and self._elsewhere(spec.name):
+        if self._elsewhere is not None and await self._elsewhere(spec.name):
             return True
         return await asyncio.to_thread(self._is_on_disk, spec)
 

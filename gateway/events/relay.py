@@ -124,8 +124,9 @@ class Relay:
             except Exception as error:
                 log.debug("a preview could not be stored: %s", error, extra={"job": job_id})
             else:
-                where = {"image": preview.image, "step": preview.step, "address": address}
-                await self._messenger.post(JobPreview(job=job_id, attempt=attempt, **where))
+                image, step = preview.image, preview.step
+                message = JobPreview(job=job_id, attempt=attempt, image=image, step=step, address=address)
+                await self._messenger.post(message)
             await asyncio.sleep(PREVIEW_EVERY_S)
         del self._newest[job_id]
 

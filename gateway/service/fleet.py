@@ -16,13 +16,23 @@ from dataclasses import dataclass, field
 
 from engine.clock import patience
 from gateway import __version__
+from gateway.events.bus import EventBus
 from gateway.events.messenger import Messenger
+from gateway.events.previews import StoredPreviews
+from gateway.events.relay import Relay
 from gateway.events.running import RunningJobs
+from gateway.fleet.messages import QueueChanged, SkipImage, UnloadModel
 from gateway.fleet.node import Node, NodeKind, NodeState
 from gateway.fleet.roster import KNOWN_S, Roster
-from gateway.jobs.plans import LANES, Lane
+from gateway.forecast import Forecaster
+from gateway.jobs.facts import ModelDownloading
+from gateway.jobs.job import Plans
+from gateway.jobs.plans import LANES, EngineJob, Lane
 from gateway.lanes.base import LaneRunner
 from gateway.lanes.leases import Leases
+from gateway.models.library import Library
+from gateway.residency import ResidencyManager
+from gateway.service.placement import Placement
 from gateway.store.shared import SharedStore
 
 log = logging.getLogger("gateway.fleet")
@@ -53,23 +63,35 @@ class NodeStatus:
     reason: str | None = None
     device: str | None = None
     memory_limit_bytes: int | None = None
-    models: tuple[str, ...] = ()
-    loras: tuple[str, ...] = ()
     loaded_model: str | None = None
     costs: str = ""
 
 
 class Fleet:
-    """The fleet as one process sees it. Belongs to one event loop; `status` is this node's own."""
+    """The fleet as one process sees it. Belongs to one event loop.
+
+    `status` is this node's own; `lanes` are those that it runs. `brings` says whether a download brings a model,
+    `on_download` gets the progress of a download that runs elsewhere; `on_roster` is called when nodes have reported,
+    `on_queue` when the queue has changed without an event, `on_skip` and `on_unload` with what another node asks for.
+    """
 
     def __init__(
         self,
         store: SharedStore,
         options: FleetOptions,
         *,
+        bus: EventBus,
+        library: Library,
+        residency: ResidencyManager,
+        forecaster: Forecaster,
         lanes: Callable[[], Mapping[Lane, LaneRunner]],
         status: Callable[[], NodeStatus],
+        brings: Callable[[str], bool],
+        on_download: Callable[[str, ModelDownloading], None],
         on_roster: Callable[[], None],
+        on_queue: Callable[[], None],
+        on_skip: Callable[[str], None],
+        on_unload: Callable[[str | None], None],
     ) -> None:
         self.options = options
         self.id = store.node_id = secrets.token_hex(8)
@@ -85,6 +107,32 @@ class Fleet:
         """When the store answered for the first time since it was away, in the loop's seconds."""
         self._is_asked_to_drain = self._is_leaving = False
         self._report = asyncio.Event()
+        bus.listen(self.running.on_event)
+        self._placement = Placement(
+            store,
+            library,
+            residency.admission,
+            self.roster,
+            wake=self._wake_lane,
+            brings=brings,
+            is_set_aside=residency.is_set_aside,
+        )
+        bus.listen(self._placement.on_event)
+        self._relay = Relay(
+            bus=bus,
+            messenger=self.messenger,
+            running=self.running,
+            forecaster=forecaster,
+            previews=StoredPreviews(store, options.name),
+            shows_previews=options.kind == "gateway",
+            on_download=on_download,
+        )
+        self.admission = residency.admission_within(lambda: self.roster.memory_bytes)
+        """Whether a job fits on any node."""
+        self._on_queue = on_queue
+        self.messenger.on(SkipImage, lambda message: on_skip(message.job))
+        self.messenger.on(UnloadModel, lambda message: on_unload(message.model))
+        self.messenger.on(QueueChanged, lambda _: self._on_queue_changed())
 
     def _node(self) -> Node:
         status = self._status()
@@ -97,8 +145,8 @@ class Fleet:
             labels=self.options.labels,
             device=status.device,
             memory_limit_bytes=status.memory_limit_bytes,
-            models=status.models,
-            loras=status.loras,
+            models=self._placement.models if "engine" in self.options.lanes else (),
+            loras=self._placement.loras if "engine" in self.options.lanes else (),
             loaded_model=status.loaded_model,
             jobs=self.leases.job_ids,
             state="draining" if self._is_leaving or self._is_asked_to_drain else status.state,
@@ -112,12 +160,15 @@ class Fleet:
         return self._is_leaving or self._is_asked_to_drain
 
     async def start(self) -> None:
-        """Report this node and learn of the others. Raises: as the store."""
+        """Report this node, and learn of the others and of the jobs that they run. Raises: as the store."""
+        await self.running.start(self._store, self._relay.begin)
+        await self._placement.start()
         await self._announce()
 
     async def run(self) -> None:
-        """Report, renew, and take over what others have left, until the process ends."""
-        await asyncio.gather(self.leases.run(), self._run_reports(), self._run_reaps())
+        """Report, renew, place jobs, and take over what others have left, until the process ends."""
+        duties = (self.leases.run(), self._placement.run(), self._run_reports(), self._run_reaps())
+        await asyncio.gather(*duties)
 
     def report(self) -> None:
         """Report soon: something has changed that others wait for."""
@@ -137,6 +188,49 @@ class Fleet:
             await self._store.withdraw(self.id)
         except Exception as error:
             log.warning("this node could not be withdrawn: %s", error)
+
+    def forget(self, job_id: str) -> None:
+        """Forget a job whose record was set aside."""
+        self.running.forget(job_id)
+        self._placement.forget(job_id)
+
+    # ---- who runs what ---------------------------------------------------------------------------
+
+    def held(self, lane: Lane) -> frozenset[str]:
+        """Waiting jobs that this node does not claim."""
+        return self._placement.held(lane)
+
+    async def is_own(self, plan: Plans) -> bool:
+        """Whether this node may claim a job of this plan now."""
+        return await self._placement.is_own(plan)
+
+    async def has(self, model: str) -> bool:
+        """Whether a node that draws has the model; also where none is known, because one must come anyway."""
+        if not self._may_have(model):
+            self.roster.update(await self._store.nodes(KNOWN_S))  # one may have come a moment ago
+        return self._may_have(model)
+
+    def _may_have(self, model: str) -> bool:
+        return not self.roster.with_lane("engine") or self.roster.has(model)
+
+    async def lacks(self, plan: EngineJob) -> bool:
+        """Whether nodes have the model, but none on which the job fits."""
+        if not self.roster.with_lane("engine"):
+            return False
+        return not self.roster.has_fitting(await self._placement.need(plan))
+
+    def _wake_lane(self, lane: Lane) -> None:
+        if (runner := self._lanes().get(lane)) is not None:
+            runner.wake()
+
+    def tell_queue_changed(self) -> None:
+        """The queue was paused, resumed or reordered by this process."""
+        self.messenger.send(QueueChanged())
+
+    def _on_queue_changed(self) -> None:
+        for lane in self._lanes().values():
+            lane.wake()
+        self._on_queue()
 
     # ---- reports ---------------------------------------------------------------------------------
 
@@ -162,6 +256,7 @@ class Fleet:
             self._is_asked_to_drain = is_asked
             log.info("draining: the operator has asked for it" if is_asked else "taking jobs again")
             self._drain_lanes()
+        self._placement.tick()
         self._on_roster()
         for lane in self._lanes().values():  # a notification may have been lost
             lane.wake()
@@ -197,4 +292,4 @@ class Fleet:
 
 def _jitter() -> float:
     """A factor, so that processes which started together do not act at the same moments."""
-    return random.uniform(0.8, 1.2)  # noqa: S311
+    return random.uniform(0.8, 1.2)

@@ -30,13 +30,10 @@ from gateway.errors import (
 )
 from gateway.events.bus import Event, EventBus
 from gateway.events.positions import QueuePositions
-from gateway.events.previews import StoredPreviews
-from gateway.events.relay import Relay
 from gateway.events.streams import watch
 from gateway.first_of import first_of
-from gateway.fleet.messages import QueueChanged, SkipImage, UnloadModel
+from gateway.fleet.messages import SkipImage, UnloadModel
 from gateway.fleet.node import NodeState
-from gateway.fleet.roster import ALIVE_S, Roster
 from gateway.forecast import Forecaster
 from gateway.images.decoder import CheckedImage, ImageDecoder
 from gateway.images.input_files import KeptInputs
@@ -58,11 +55,10 @@ from gateway.round_robin import Share
 from gateway.service.events import JobEvents
 from gateway.service.fleet import Fleet, FleetOptions, NodeStatus
 from gateway.service.hang_ups import wait_until_unneeded
-from gateway.service.health import ServiceHealth
+from gateway.service.health import ServiceHealth, status_of_workers
 from gateway.service.inputs import InputControl
 from gateway.service.models import ModelControl
 from gateway.service.options import ServiceOptions
-from gateway.service.placement import Placement
 from gateway.service.planner import Planned, Planner
 from gateway.service.queue_control import QueueControl
 from gateway.service.retention import Retention
@@ -110,17 +106,6 @@ class JobService:
         self._bus.listen(_log_event)
         self._stops = Stops(store)
         self._lanes: dict[Lane, LaneRunner] = {}
-        self.fleet = None
-        if shared is not None and node is not None:
-            self.fleet = Fleet(
-                shared,
-                node,
-                lanes=lambda: self._lanes,
-                status=lambda: self._node_status(),
-                on_roster=lambda: self._on_roster(),
-            )
-            self._bus.listen(self.fleet.running.on_event)
-        runs, leases = (LANES, None) if self.fleet is None else (self.fleet.options.lanes, self.fleet.leases)
         self._files = KeptInputs(store, decoder or ImageDecoder())
         self.storage = storage_of(output.place, spool, library.models_dir)
         self.residency = ResidencyManager(
@@ -136,6 +121,25 @@ class JobService:
             is_down=lambda: not self._others_work("engine") and self.engine.state == "down",
             due_in=lambda: self.downloads.progress.due(),
         )
+        self.fleet = None
+        if shared is not None and node is not None:
+            self.fleet = Fleet(
+                shared,
+                node,
+                bus=self._bus,
+                library=library,
+                residency=self.residency,
+                forecaster=self._forecaster,
+                lanes=lambda: self._lanes,
+                status=self._node_status,
+                brings=lambda model: self.downloads.brings(model),
+                on_download=lambda job_id, fact: self.downloads.publish_of(job_id, fact),
+                on_roster=self._on_roster,
+                on_queue=lambda: self._positions.invalidate_order(),
+                on_skip=self._skip_here,
+                on_unload=lambda model: self._spawn(self._unload_here(model)),
+            )
+        runs, leases = (LANES, None) if self.fleet is None else (self.fleet.options.lanes, self.fleet.leases)
         self._positions = QueuePositions(
             store,
             self._bus,
@@ -154,30 +158,9 @@ class JobService:
             fall_back=options.fall_back_to_main,
             rights=options.rights,
             wake=lambda: self._lane.wake(),
-            elsewhere=None if self.fleet is None else self._is_on_a_node,
+            elsewhere=None if self.fleet is None else self.fleet.has,
             is_on_disk=None if "engine" in runs else lambda _: False,
         )
-        self._placement = self._relay = None
-        if self.fleet is not None:
-            self._placement = Placement(
-                store,
-                library,
-                self.residency.admission,
-                self.fleet.roster,
-                wake=lambda lane: self._lanes[lane].wake() if lane in self._lanes else None,
-                brings=self.downloads.brings,
-                is_set_aside=self.residency.is_set_aside,
-            )
-            self._bus.listen(self._placement.on_event)
-            self._relay = Relay(
-                bus=self._bus,
-                messenger=self.fleet.messenger,
-                running=self.fleet.running,
-                forecaster=self._forecaster,
-                previews=StoredPreviews(store, self.fleet.options.name),
-                shows_previews=self.fleet.options.kind == "gateway",
-                on_download=self.downloads.publish_of,
-            )
         self._lane = EngineLane(
             store=store,
             engine=engine,
@@ -242,10 +225,6 @@ class JobService:
             rights=options.rights,
         )
         self._retention = Retention(store, output, options, None if self.fleet is None else self.fleet.id)
-        if self.fleet is not None:
-            self.fleet.messenger.on(SkipImage, lambda message: self._skip_here(message.job))
-            self.fleet.messenger.on(UnloadModel, lambda message: self._spawn(self._unload_here(message.model)))
-            self.fleet.messenger.on(QueueChanged, lambda _: self._on_queue_changed())
         self._starting: asyncio.Task[None] | None = None
         self._leaving: asyncio.Task[None] | None = None
         self._has_started = False
@@ -280,7 +259,8 @@ class JobService:
         await self._positions.start()
         await self.residency.start()
         if self.fleet is not None:
-            await self._join(self.fleet)
+            await self.fleet.start()
+            self._spawn(self.fleet.run(), name="fleet")
         await self.downloads.start()
         for lane in self._lanes.values():
             await lane.start()
@@ -290,17 +270,6 @@ class JobService:
         self._has_started = True
         if self.fleet is not None:
             self.fleet.report()
-
-    async def _join(self, fleet: Fleet) -> None:
-        """Join the other processes that use the store."""
-        assert self._placement is not None
-        assert self._relay is not None
-        await fleet.running.start(self._store, self._relay.begin)
-        await self._placement.start()
-        await fleet.start()
-        self._placement.decide()
-        self._spawn(fleet.run(), name="fleet")
-        self._spawn(self._placement.run(), name="placement")
 
     @property
     def is_stopping(self) -> bool:
@@ -389,11 +358,10 @@ class JobService:
     def _admitted(self, plan: EngineJob, may_spare: bool) -> tuple[EngineJob, Shortage | None]:
         """The admitted plan, with low_ram where only that fits, and its lack of memory. Blocks. Raises: as `admit`."""
         spec = self.library.find(plan.model)
-        fleet = self.fleet
-        within = None if fleet is None else self.residency.admission_within(lambda: fleet.roster.memory_bytes)
+        admission = self.residency.admission if self.fleet is None else self.fleet.admission
         if may_spare and isinstance(plan, Generate):
-            plan = (within or self.residency.admission).spared(plan, spec)
-        return plan, within.check(plan, spec) if within is not None else self.residency.admit(plan, spec)
+            plan = admission.spared(plan, spec)
+        return plan, self.residency.admit(plan, spec) if self.fleet is None else admission.check(plan, spec)
 
     async def _with_admission(self, new: NewJob, may_spare: bool) -> NewJob:
         """The job, admitted to memory, with its adjustments. Raises: as `admit`."""
@@ -420,8 +388,10 @@ class JobService:
             new = await self._with_admission(new, may_spare)
         finally:
             await check  # a folder at fault is the more urgent error
-        if planned.missing is None and isinstance(new.plan, EngineJob):
-            planned = replace(planned, missing=await self._missing_where_it_fits(new.plan, new.owner))
+        if self.fleet is not None and planned.missing is None and isinstance(new.plan, EngineJob):
+            spec = self.library.find(new.plan.model)
+            if await self.fleet.lacks(new.plan) and self.downloads.must_come(spec, new.owner):
+                planned = replace(planned, missing=spec)
         if not planned.waits:
             await self.downloads.refuse_until_here(planned.missing, planned.loras, new.owner)
         try:
@@ -438,8 +408,8 @@ class JobService:
         """
         new, lane = planned.new, self._lanes.get(lane_of(planned.new.plan))
         is_complete = planned.missing is None and not planned.loras.loras
-        if self._placement is not None and is_complete:
-            is_complete = await self._placement.is_own(new.plan)
+        if self.fleet is not None and is_complete:
+            is_complete = await self.fleet.is_own(new.plan)
         with self.downloads.hold(new.id, planned.loras) as hold, _reserved(lane) as worker:
             submitted = await self._store.submit(new, self._options.bounds, worker if is_complete else None)
             job = hold.keep_for(submitted.job)
@@ -548,7 +518,7 @@ class JobService:
         """The engine of this process; where it has none, what its workers have together."""
         if self.fleet is None or "engine" in self._lanes:
             return self._engine.status
-        return _status_of_workers(self.fleet.roster, self._engine.status.backend)
+        return status_of_workers(self.fleet.roster, self._engine.status.backend)
 
     def steady(self) -> float:
         """As `JobStore.steady`."""
@@ -640,28 +610,12 @@ class JobService:
         return self.fleet is not None and self.fleet.roster.works(lane)
 
     def _held(self, lane: Lane) -> frozenset[str]:
-        return frozenset() if self._placement is None else self._placement.held(lane)
-
-    def _is_on_a_node(self, model: str) -> bool:
-        """Whether a node that draws has the model; also where no such node is known, because one must come anyway."""
-        assert self.fleet is not None
-        return not self.fleet.roster.with_lane("engine") or self.fleet.roster.has(model)
-
-    async def _missing_where_it_fits(self, plan: EngineJob, owner: str) -> ModelSpec | None:
-        """The model of a job, where only nodes have it on which the job does not fit. Raises: as `Downloads.need`."""
-        if self.fleet is None or self._placement is None or not self.fleet.roster.with_lane("engine"):
-            return None
-        need = await self._placement.need(plan)
-        if self.fleet.roster.has_fitting(need):
-            return None
-        spec = self.library.find(plan.model)
-        return spec if self.downloads.must_come(spec, owner) else None
+        return frozenset() if self.fleet is None else self.fleet.held(lane)
 
     def _node_status(self) -> NodeStatus:
-        engine, placement = self._engine.status, self._placement
+        engine = self._engine.status
         if "engine" not in self._lanes:
             return NodeStatus("ready" if self._has_started else "starting")
-        assert placement is not None
         fault = self.health.own_fault("engine") or next(iter(self.health.faults.values()), None)
         down: NodeState = "down" if engine.state == "down" or engine.works else "starting"
         return NodeStatus(
@@ -669,16 +623,12 @@ class JobService:
             reason=fault,
             device=engine.device,
             memory_limit_bytes=self.residency.admission.limit_bytes,
-            models=placement.models,
-            loras=placement.loras,
             loaded_model=engine.loaded_model,
         )
 
     def _on_roster(self) -> None:
         """The nodes have reported: who claims what may have changed."""
         assert self.fleet is not None
-        assert self._placement is not None
-        self._placement.tick()
         if self._has_started and self.fleet.options.kind == "gateway" and self.fleet.roster.with_lane("engine"):
             self._spawn(self._bring_missing())
 
@@ -690,12 +640,7 @@ class JobService:
 
     def _tell_queue_changed(self) -> None:
         if self.fleet is not None:
-            self.fleet.messenger.send(QueueChanged())
-
-    def _on_queue_changed(self) -> None:
-        for lane in self._lanes.values():
-            lane.wake()
-        self._positions.invalidate_order()
+            self.fleet.tell_queue_changed()
 
     # ---- internal ------------------------------------------------------------------------------------
 
@@ -704,9 +649,8 @@ class JobService:
         self._bus.drop(record.job_id)
         self._positions.forget(record.job_id)
         self.downloads.forget(record.job_id)
-        if self.fleet is not None and self._placement is not None:
-            self.fleet.running.forget(record.job_id)
-            self._placement.forget(record.job_id)
+        if self.fleet is not None:
+            self.fleet.forget(record.job_id)
         for lane in self._lanes.values():
             lane.wake()
 
@@ -728,23 +672,6 @@ def _reserved(lane: LaneRunner | None) -> Iterator[WorkerInfo | None]:
         return
     with lane.reserved() as worker:
         yield worker
-
-
-def _status_of_workers(roster: Roster, backend: str) -> EngineStatus:
-    """What the workers have together, as the status of one engine."""
-    nodes = [one.node for one in roster.others if "engine" in one.node.lanes and one.seen_s < ALIVE_S]
-    ready = [node for node in nodes if node.state == "ready"]
-    first = next(iter(ready or nodes), None)
-    if first is None:
-        return EngineStatus("down", backend, "No worker is there.")
-    return EngineStatus(
-        state="ready" if ready else "starting",
-        backend=backend,
-        reason=None if ready else first.reason,
-        device=first.device,
-        loaded_model=next(iter(roster.loaded_models), None),
-        memory_limit_bytes=roster.memory_bytes,
-    )
 
 
 async def _settled(end: asyncio.Future[Job | None]) -> None:

@@ -12,6 +12,7 @@ from gateway.events.bus import ProgressEvent
 from gateway.jobs.job import Job, JobEvent, State
 from gateway.jobs.origin import Origin
 from gateway.service.service import JobService
+from gateway.store.base import Lease
 from tests.support.fleet import LEASE_S, Processes, fleet_in
 from tests.support.service import ME, request, until
 
@@ -145,7 +146,7 @@ async def test_pause_of_one_gateway_holds_for_all_workers_and_ends_at_once(tmp_p
         await fleet.start("worker", report_s=60.0)
         await gateway.queue.pause("me")
         job = await _submit(gateway)
-        assert other.events.waits_for(job) == "The queue is paused."
+        await until(lambda: other.events.waits_for(job) == "The queue is paused.")
         await other.queue.resume("me")
         assert (await _end(gateway, job)).state is State.SUCCEEDED
 
@@ -188,11 +189,10 @@ async def test_worker_that_has_lost_its_lease_stops_and_draws_the_next_job(tmp_p
         job = await _submit(gateway, steps=100)
         await _runs(gateway, job)
         await gateway.queue.pause("me")
-        fleet.broker.store._clock._elapsed_offset = 0  # noqa: B010
-        worker_lease = next(iter(worker.fleet.leases._held.values()))[0] if worker.fleet else None
-        assert worker_lease is not None
-        await fleet.broker.store.release(worker_lease, "lease_expired")
-        await until(lambda: worker.running() is None and not worker.fleet.leases.job_ids)  # type: ignore[union-attr]
+        assert worker.fleet is not None
+        leases = worker.fleet.leases
+        await fleet.broker.store.release(Lease(await gateway.get(job.id), ""), "lease_expired")
+        await until(lambda: not leases.job_ids)
         await gateway.queue.resume("me")
         await until(lambda: gateway.running() is not None)
         assert (await gateway.get(job.id)).attempt == 2
