@@ -11,7 +11,7 @@ from typing import Any
 
 from engine.catalog import EMBEDDED
 from gateway import __version__
-from gateway.access.tickets import Tickets
+from gateway.access.tickets import TicketOffice, Tickets
 from gateway.errors import TooManyStreams, Unavailable
 from gateway.http.metrics import Metrics
 from gateway.http.openapi import Section
@@ -24,6 +24,7 @@ from gateway.residency.device import Device
 from gateway.service.readiness import Readiness
 from gateway.service.service import JobService
 from gateway.settings import Settings
+from gateway.store.folder_lock import FolderLock
 
 
 @dataclass(slots=True)
@@ -37,10 +38,12 @@ class Core:
     decoder: ImageDecoder
     device: Device
     """The device as expected at the start."""
+    folder_lock: FolderLock | None = None
+    """The lock of the folder of temporary files, where the store has none."""
     files: FilePool = field(default_factory=FilePool)
     """Threads for work on clients' data."""
     started_at: float = field(default_factory=time.monotonic)
-    tickets: Tickets = field(default_factory=Tickets)
+    tickets: TicketOffice = field(default_factory=Tickets)
     metrics: Metrics = field(default_factory=Metrics)
     waiting: int = 0
     streaming: Counter[str] = field(default_factory=Counter)
@@ -89,6 +92,12 @@ class Core:
         if self.device.kind != "cpu" or not self.default_model.fits:
             lines.append(self.default_model.sentence)
         return "\n".join(lines)
+
+    def close(self) -> None:
+        """Give back what the process holds besides its service."""
+        self.files.close()
+        if self.folder_lock is not None:
+            self.folder_lock.release()
 
     def check_waits(self) -> None:
         """Raises: Unavailable where no more clients may wait on their connections."""

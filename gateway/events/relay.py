@@ -69,7 +69,7 @@ class Relay:
         """Of the jobs whose progress is being sent."""
         self._newest: dict[str, Preview] = {}
         """Previews that are not sent yet, of the jobs whose previews are being sent."""
-        self._wanted: dict[str, JobPreview] = {}
+        self._unread: dict[str, JobPreview] = {}
         """Previews to be read, of the jobs whose previews are being read."""
         bus.listen(self.on_event)
         bus.listen_progress(self.on_progress)
@@ -149,26 +149,26 @@ class Relay:
     def _on_preview(self, message: JobPreview) -> None:
         if not self._shows_previews:
             return
-        is_reading = message.job in self._wanted
-        self._wanted[message.job] = message
+        is_reading = message.job in self._unread
+        self._unread[message.job] = message
         if not is_reading:
             self._messenger.spawn(self._read_previews(message.job))
 
     async def _read_previews(self, job_id: str) -> None:
         read: JobPreview | None = None
-        while (wanted := self._wanted[job_id]) is not read:
-            read = wanted
+        while (newest := self._unread[job_id]) is not read:
+            read = newest
             try:
-                jpeg = await self._previews.get(wanted.address)
+                jpeg = await self._previews.get(newest.address)
             except Exception as error:
                 log.debug("a preview could not be read: %s", error, extra={"job": job_id})
                 continue
             if jpeg is not None:
-                fact = Preview(image=wanted.image, step=wanted.step, jpeg_base64=jpeg)
+                fact = Preview(image=newest.image, step=newest.step, jpeg_base64=jpeg)
                 progress = self._bus.progress(job_id)
                 expected_s = None if progress is None else progress.expected_s
-                self._publish(job_id, wanted.attempt, fact, expected_s)
-        del self._wanted[job_id]
+                self._publish(job_id, newest.attempt, fact, expected_s)
+        del self._unread[job_id]
 
 
 def _replaces(fact: ProgressFacts, old: ProgressFacts) -> bool:

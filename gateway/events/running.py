@@ -16,11 +16,15 @@ class RunningJobs:
 
     def __init__(self) -> None:
         self._jobs: dict[str, Job] = {}
+        self._ended: set[str] | None = set()
+        """Jobs that ended until the running ones were read; None after that."""
 
     async def start(self, store: JobStore, begin: Callable[[Job], None]) -> None:
         """Take up the jobs that other processes run already; `begin` gets each."""
-        for job in reversed(await store.list_jobs(states=(State.RUNNING,), limit=READ_MOST)):
-            if job.id not in self._jobs:
+        jobs = await store.list_jobs(states=(State.RUNNING,), limit=READ_MOST)
+        ended, self._ended = self._ended or set(), None
+        for job in reversed(jobs):
+            if job.id not in self._jobs and job.id not in ended:
                 self._jobs[job.id] = job
                 begin(job)
 
@@ -29,6 +33,8 @@ class RunningJobs:
             self._jobs[job.id] = job
         else:
             self._jobs.pop(job.id, None)
+            if self._ended is not None:
+                self._ended.add(job.id)
 
     def forget(self, job_id: str) -> None:
         self._jobs.pop(job_id, None)

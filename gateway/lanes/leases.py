@@ -32,22 +32,22 @@ class Leases:
     def __init__(self, store: Renewal, lease_s: float) -> None:
         self.lease_s = lease_s
         self._store = store
-        self._held: dict[tuple[str, int], tuple[Lease, Callable[[Lease], None]]] = {}
+        self._renewed: dict[tuple[str, int], tuple[Lease, Callable[[Lease], None]]] = {}
         self._lost: set[tuple[str, int]] = set()
         self._changed = asyncio.Event()
 
     @property
     def job_ids(self) -> tuple[str, ...]:
         """Ids of the jobs that this process runs, in the order of their claims."""
-        return tuple(lease.job.id for lease, _ in self._held.values())
+        return tuple(lease.job.id for lease, _ in self._renewed.values())
 
     def add(self, lease: Lease, on_lost: Callable[[Lease], None]) -> None:
         """Renew this lease from now on; `on_lost` is called once another process may have the job."""
-        self._held[_key(lease)] = lease, on_lost
+        self._renewed[_key(lease)] = lease, on_lost
 
     def drop(self, lease: Lease) -> None:
         """The job has ended or waits again."""
-        self._held.pop(_key(lease), None)
+        self._renewed.pop(_key(lease), None)
         self._lost.discard(_key(lease))
         self._changed.set()
         self._changed.clear()
@@ -57,7 +57,7 @@ class Leases:
 
     async def all_dropped(self) -> None:
         """Wait until this process runs no job."""
-        while self._held:
+        while self._renewed:
             await self._changed.wait()
 
     async def run(self) -> None:
@@ -75,9 +75,9 @@ class Leases:
 
     async def renew(self) -> None:
         """Renew all leases once, and stop the jobs whose lease is lost."""
-        held = [lease for key, (lease, _) in self._held.items() if key not in self._lost]
+        held = [lease for key, (lease, _) in self._renewed.items() if key not in self._lost]
         for lease in await self._store.renew(held) if held else ():
-            known = self._held.get(_key(lease))
+            known = self._renewed.get(_key(lease))
             if known is None:  # its job has ended meanwhile
                 continue
             log.warning("the lease is lost; another worker has the job", extra={"job": lease.job.id})

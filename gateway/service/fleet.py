@@ -7,14 +7,12 @@ sends and receives what is no event of a job. Knows no protocol; the lanes know 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from engine.clock import patience
 from gateway import __version__
 from gateway.events.bus import EventBus
 from gateway.events.messenger import Messenger
@@ -36,6 +34,9 @@ from gateway.service.placement import Placement
 from gateway.store.shared import SharedStore
 
 log = logging.getLogger("gateway.fleet")
+
+LOOK_S = 0.25
+"""Seconds between two looks at whether there is something new to report."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,7 @@ class Fleet:
         self._contact_since: float | None = None
         """When the store answered for the first time since it was away, in the loop's seconds."""
         self._is_asked_to_drain = self._is_leaving = False
-        self._report = asyncio.Event()
+        self._reported: Node | None = None
         bus.listen(self.running.on_event)
         self._placement = Placement(
             store,
@@ -170,15 +171,10 @@ class Fleet:
         duties = (self.leases.run(), self._placement.run(), self._run_reports(), self._run_reaps())
         await asyncio.gather(*duties)
 
-    def report(self) -> None:
-        """Report soon: something has changed that others wait for."""
-        self._report.set()
-
     async def drain(self) -> None:
         """Take no more jobs, and wait until those that run here have ended."""
         self._is_leaving = True
         self._drain_lanes()
-        self.report()
         await self.leases.all_dropped()
 
     async def close(self) -> None:
@@ -196,9 +192,9 @@ class Fleet:
 
     # ---- who runs what ---------------------------------------------------------------------------
 
-    def held(self, lane: Lane) -> frozenset[str]:
+    def held_jobs(self, lane: Lane) -> frozenset[str]:
         """Waiting jobs that this node does not claim."""
-        return self._placement.held(lane)
+        return self._placement.held_jobs(lane)
 
     async def is_own(self, plan: Plans) -> bool:
         """Whether this node may claim a job of this plan now."""
@@ -223,7 +219,7 @@ class Fleet:
         if (runner := self._lanes().get(lane)) is not None:
             runner.wake()
 
-    def tell_queue_changed(self) -> None:
+    def publish_queue_change(self) -> None:
         """The queue was paused, resumed or reordered by this process."""
         self.messenger.send(QueueChanged())
 
@@ -234,12 +230,17 @@ class Fleet:
 
     # ---- reports ---------------------------------------------------------------------------------
 
+    def _contents(self) -> Node:
+        """The report without what changes with each job."""
+        return replace(self._node(), jobs=(), costs="")
+
     async def _run_reports(self) -> None:
         while True:
-            with contextlib.suppress(TimeoutError):
-                async with patience(self.options.report_s * _jitter()):
-                    await self._report.wait()
-            self._report.clear()
+            pause_s = min(LOOK_S, self.options.report_s) * _jitter()
+            for _ in range(max(1, round(self.options.report_s / pause_s))):
+                await asyncio.sleep(pause_s)
+                if self._contents() != self._reported:
+                    break
             try:
                 await self._announce()
             except Exception as error:
@@ -248,6 +249,7 @@ class Fleet:
                 self._contact_since = None
 
     async def _announce(self) -> None:
+        self._reported = self._contents()
         is_asked = await self._store.announce(self._node())
         self.roster.update(await self._store.nodes(KNOWN_S))
         if self._contact_since is None:

@@ -17,7 +17,7 @@ from gateway.store.folder_health import StorageHealth
 
 class ServiceHealth:
     """The health of the service. `lanes` are those of this process by name; `engine` gives the status of the engine's
-    process; `others_work`: whether another node takes the jobs of a lane.
+    process; `works_elsewhere`: whether another node takes the jobs of a lane.
     """
 
     def __init__(
@@ -28,7 +28,7 @@ class ServiceHealth:
         engine: Callable[[], EngineStatus],
         stops: Stops,
         rights: Rights,
-        others_work: Callable[[Lane], bool] = lambda _: False,
+        works_elsewhere: Callable[[Lane], bool] = lambda _: False,
     ) -> None:
         self._store = store
         self._storage = storage
@@ -36,7 +36,7 @@ class ServiceHealth:
         self._engine = engine
         self._stops = stops
         self._rights = rights
-        self._others_work = others_work
+        self._works_elsewhere = works_elsewhere
 
     @property
     def faults(self) -> dict[Lane, str]:
@@ -45,11 +45,11 @@ class ServiceHealth:
 
     def blocked(self, lane: Lane) -> str | None:
         """Why a lane begins no job now, as one sentence for clients; None where it works."""
-        if self._store.is_paused(lane) and (self._others_work(lane) or self.own_fault(lane) is None):
+        if self._store.is_paused(lane) and (self._works_elsewhere(lane) or self.blocked_here(lane) is None):
             return "The queue is paused."
-        return None if self._others_work(lane) else self.own_fault(lane)
+        return None if self._works_elsewhere(lane) else self.blocked_here(lane)
 
-    def own_fault(self, lane: Lane) -> str | None:
+    def blocked_here(self, lane: Lane) -> str | None:
         """Why this process begins no job of a lane now, apart from a pause; None where it works."""
         if lane not in self._lanes:
             return "No worker takes jobs now."
@@ -61,14 +61,14 @@ class ServiceHealth:
     async def storage_fault(self) -> StorageFault | None:
         """Why images cannot be drawn now, where a folder is at fault."""
         engine = self._lanes.get("engine")
-        if engine is None or self._others_work("engine"):
+        if engine is None or self._works_elsewhere("engine"):
             return None
         return await self._storage.fault(engine.places) or engine.fault
 
     async def engine_fault(self) -> str | None:
         """Why no engine works, here or on another node."""
         status = self._engine()
-        return None if status.works or self._others_work("engine") else status.reason
+        return None if status.works or self._works_elsewhere("engine") else status.reason
 
     async def check_store(self) -> None:
         """Check that the store can be written. Raises: the error that prevents it."""

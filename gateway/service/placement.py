@@ -68,7 +68,7 @@ class Placement:
         self.loras: tuple[str, ...] = ()
         self._files_due = 0.0
 
-    def held(self, lane: Lane) -> frozenset[str]:
+    def held_jobs(self, lane: Lane) -> frozenset[str]:
         """Waiting jobs that this node does not claim."""
         return frozenset(self._held[lane])
 

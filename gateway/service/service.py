@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +29,7 @@ from gateway.errors import (
     Unavailable,
 )
 from gateway.events.bus import Event, EventBus
-from gateway.events.positions import QueuePositions
+from gateway.events.positions import KEPT_AS, QueuePositions
 from gateway.events.streams import watch
 from gateway.first_of import first_of
 from gateway.fleet.messages import SkipImage, UnloadModel
@@ -73,6 +73,8 @@ log = logging.getLogger("gateway.service")
 STORE_ANSWER_S = 10.0
 """Seconds until a stop that the store has not recorded is remembered in memory."""
 
+
+SETTLE_S = 0.5
 
 SPARED = Adjustment(param="low_ram", asked=None, used="true", reason="the picture fits into memory only so")
 
@@ -118,7 +120,7 @@ class JobService:
             self._spec_of,
             lambda: engine.status.loaded_model,
             weights_of=library.weights,
-            is_down=lambda: not self._others_work("engine") and self.engine.state == "down",
+            is_down=lambda: not self._works_elsewhere("engine") and self.engine.state == "down",
             due_in=lambda: self.downloads.progress.due(),
         )
         self.fleet = None
@@ -147,6 +149,7 @@ class JobService:
             options.places_every_s,
             blocked=lambda lane: self.health.blocked(lane),
             downloading=lambda job: self.downloads.progress.newest(job),
+            kept_as=KEPT_AS if node is None else f"{KEPT_AS} {node.name}",
         )
         self.downloads = Downloads(
             store=store,
@@ -203,14 +206,14 @@ class JobService:
         self._lanes |= {lane.lane: lane for lane in (self._lane, reader, network) if lane.lane in runs}
         self._planner = Planner(library, self.downloads, reader, options)
         self.health = ServiceHealth(
-            store, self.storage, self._lanes, lambda: self.engine, self._stops, options.rights, self._others_work
+            store, self.storage, self._lanes, lambda: self.engine, self._stops, options.rights, self._works_elsewhere
         )
         self.events = JobEvents(store, self._bus, self._positions, self._forecaster, self.health.blocked)
         self.inputs = InputControl(
             store, self._files, self.storage, bounds=options.inputs, min_free_bytes=options.min_free_bytes
         )
         self.queue = QueueControl(
-            store, self._positions, self._lane.wake, options.rights, lambda: self._stops.ids, self._tell_queue_changed
+            store, self._positions, self._lane.wake, options.rights, lambda: self._stops.ids, self._publish_queue_change
         )
         self.models = ModelControl(
             library=library,
@@ -227,7 +230,7 @@ class JobService:
         self._retention = Retention(store, output, options, None if self.fleet is None else self.fleet.id)
         self._starting: asyncio.Task[None] | None = None
         self._leaving: asyncio.Task[None] | None = None
-        self._has_started = False
+        self._has_started = self._is_bringing = False
         self._stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -268,8 +271,6 @@ class JobService:
             self._spawn(self._retention.run())
         self._spawn(self._positions.run())
         self._has_started = True
-        if self.fleet is not None:
-            self.fleet.report()
 
     @property
     def is_stopping(self) -> bool:
@@ -520,6 +521,16 @@ class JobService:
             return self._engine.status
         return status_of_workers(self.fleet.roster, self._engine.status.backend)
 
+    async def shared_state(self, name: str, make: Callable[[], str]) -> str:
+        """A text that all processes of a store have, made by the first that asks."""
+        text = await self._store.read_state(name)
+        if text is None:
+            await self._store.save_state(name, make())
+            await asyncio.sleep(SETTLE_S)  # of several that ask at the same time, the last one has made it
+            text = await self._store.read_state(name)
+            assert text is not None, "it was saved"
+        return text
+
     def steady(self) -> float:
         """As `JobStore.steady`."""
         return self._store.steady()
@@ -606,17 +617,17 @@ class JobService:
 
     # ---- other nodes ---------------------------------------------------------------------------------
 
-    def _others_work(self, lane: Lane) -> bool:
+    def _works_elsewhere(self, lane: Lane) -> bool:
         return self.fleet is not None and self.fleet.roster.works(lane)
 
     def _held(self, lane: Lane) -> frozenset[str]:
-        return frozenset() if self.fleet is None else self.fleet.held(lane)
+        return frozenset() if self.fleet is None else self.fleet.held_jobs(lane)
 
     def _node_status(self) -> NodeStatus:
         engine = self._engine.status
         if "engine" not in self._lanes:
             return NodeStatus("ready" if self._has_started else "starting")
-        fault = self.health.own_fault("engine") or next(iter(self.health.faults.values()), None)
+        fault = self.health.blocked_here("engine") or next(iter(self.health.faults.values()), None)
         down: NodeState = "down" if engine.state == "down" or engine.works else "starting"
         return NodeStatus(
             state="ready" if fault is None else down,
@@ -629,7 +640,9 @@ class JobService:
     def _on_roster(self) -> None:
         """The nodes have reported: who claims what may have changed."""
         assert self.fleet is not None
-        if self._has_started and self.fleet.options.kind == "gateway" and self.fleet.roster.with_lane("engine"):
+        brings = self.fleet.options.kind == "gateway" and bool(self.fleet.roster.with_lane("engine"))
+        if brings and self._has_started and not self._is_bringing:
+            self._is_bringing = True
             self._spawn(self._bring_missing())
 
     async def _bring_missing(self) -> None:
@@ -637,10 +650,12 @@ class JobService:
             await self.downloads.bring_missing()
         except GatewayError as error:
             log.warning("a model that jobs wait for cannot be brought: %s", error)
+        finally:
+            self._is_bringing = False
 
-    def _tell_queue_changed(self) -> None:
+    def _publish_queue_change(self) -> None:
         if self.fleet is not None:
-            self.fleet.tell_queue_changed()
+            self.fleet.publish_queue_change()
 
     # ---- internal ------------------------------------------------------------------------------------
 
