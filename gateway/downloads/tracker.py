@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -315,8 +315,11 @@ class Downloads:
         if (plan := self._live.plan(job_id)) is not None:
             self.publish(plan, fact)
 
-    def brings(self, model: str) -> bool:
-        """Whether a download brings this model."""
+    def brings(self, model: str, loras: Collection[str] = ()) -> bool:
+        """Whether a download brings this model, or one of these LoRAs."""
+        names = {f"{LORA}{name}" for name in loras}
+        if any(plan.model in names for _, plan in self._live):
+            return True
         try:
             return self._live.brings(sources_of(self._library.find(model)))
         except ModelNotFound:

@@ -94,10 +94,13 @@ class Roster:
         job fails as on a gateway without workers.
         """
         own = self._own()
-        others = [node for node in self.with_lane("engine") if node.id != own.id]
         if need.is_on(own):
-            return need.fits(own) or not any(need.fits(node) for node in others)
-        return may_fail and not any(need.is_on(node) for node in self._fitting(need, others))
+            return any(node.id == own.id for node in self._fitting(need, self.with_lane("engine")))
+        return may_fail and self.is_nowhere(need)
+
+    def is_nowhere(self, need: Need) -> bool:
+        """Whether no node has the model and the LoRAs among those that the job fits on."""
+        return not any(need.is_on(node) for node in self._fitting(need, self.with_lane("engine")))
 
     def is_own_download(self, need: Need) -> bool:
         """Whether this node claims the download of a model: its jobs fit here, or nowhere."""

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from gateway import __version__
@@ -71,9 +71,10 @@ class NodeStatus:
 class Fleet:
     """The fleet as one process sees it. Belongs to one event loop.
 
-    `status` is this node's own; `lanes` are those that it runs. `brings` says whether a download brings a model,
-    `on_download` gets the progress of a download that runs elsewhere; `on_roster` is called when nodes have reported,
-    `on_queue` when the queue has changed without an event, `on_skip` and `on_unload` with what another node asks for.
+    `status` is this node's own; `lanes` are those that it runs. `brings` says whether a download brings a model, or one
+    of some LoRAs; `on_download` gets the progress of a download that runs elsewhere. `on_roster` is called when nodes
+    have reported, `on_queue` when the queue has changed without an event, `on_skip` and `on_unload` with what another
+    node asks for.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class Fleet:
         forecaster: Forecaster,
         lanes: Callable[[], Mapping[Lane, LaneRunner]],
         status: Callable[[], NodeStatus],
-        brings: Callable[[str], bool],
+        brings: Callable[[str, Collection[str]], bool],
         on_download: Callable[[str, ModelDownloading], None],
         on_roster: Callable[[], None],
         on_queue: Callable[[], None],

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,8 +33,8 @@ FILES_EVERY_S = 30.0
 
 
 class Placement:
-    """Placement of one process. `wake` says that a lane may claim more; `brings` whether a download brings a model,
-    `is_set_aside` whether the model in a folder is in quarantine.
+    """Placement of one process. `wake` says that a lane may claim more; `brings` whether a download brings a model or
+    one of some LoRAs, `is_set_aside` whether the model in a folder is in quarantine.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Placement:
         roster: Roster,
         *,
         wake: Callable[[Lane], None],
-        brings: Callable[[str], bool],
+        brings: Callable[[str, Collection[str]], bool],
         is_set_aside: Callable[[Path], bool] = lambda _: False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -61,7 +61,7 @@ class Placement:
         self._unread: dict[str, Plans | None] = {}
         """Waiting jobs whose need is not known yet; None: nor is their plan."""
         self._held: dict[Lane, set[str]] = {lane: set() for lane in PLACED}
-        self._missing_since: dict[str, float] = {}
+        self._missing_since: dict[Need, float] = {}
         self._news = asyncio.Event()
         self.models: tuple[str, ...] = ()
         """The models on this disk."""
@@ -156,6 +156,8 @@ class Placement:
             if placed not in own:
                 own[placed] = self._decide(*placed)
             self._set(job_id, placed[0], own[placed])
+        needs = {need for _, need in own}
+        self._missing_since = {need: since for need, since in self._missing_since.items() if need in needs}
 
     def _set(self, job_id: str, lane: Lane, is_own: bool) -> None:
         if not is_own:
@@ -167,14 +169,14 @@ class Placement:
     def _decide(self, lane: Lane, need: Need) -> bool:
         if lane == "network":
             return self._roster.is_own_download(need)
-        return self._roster.is_own(need, may_fail=self._is_missing(need.model))
+        return self._roster.is_own(need, may_fail=self._is_missing(need))
 
-    def _is_missing(self, model: str) -> bool:
-        """Whether nobody has had the model, and nothing brings it, for `MISSING_S`."""
-        if self._roster.has(model) or self._brings(model):
-            self._missing_since.pop(model, None)
+    def _is_missing(self, need: Need) -> bool:
+        """Whether no node has had what a job needs, and nothing brings it, for `MISSING_S`."""
+        if not self._roster.is_nowhere(need) or self._brings(need.model, need.loras):
+            self._missing_since.pop(need, None)
             return False
-        return self._clock() - self._missing_since.setdefault(model, self._clock()) > MISSING_S
+        return self._clock() - self._missing_since.setdefault(need, self._clock()) > MISSING_S
 
     async def _read_next(self) -> None:
         """Compute what the next waiting jobs need, in the order of their submission."""

@@ -134,7 +134,7 @@ class JobService:
                 forecaster=self._forecaster,
                 lanes=lambda: self._lanes,
                 status=self._node_status,
-                brings=lambda model: self.downloads.brings(model),
+                brings=lambda model, loras: self.downloads.brings(model, loras),
                 on_download=lambda job_id, fact: self.downloads.publish_of(job_id, fact),
                 on_roster=self._on_roster,
                 on_queue=lambda: self._positions.invalidate_order(),
