@@ -77,6 +77,8 @@ class Downloads:
         self._wake = wake
         self._missing: dict[str, Sources] = {}
         """Models that a job may wait for and that were not here when we last looked."""
+        self._missing_since: dict[str, float] = {}
+        """When such a model was first missed, in the loop's seconds."""
         self._held = LoraHolds()
         """Jobs that wait for LoRAs."""
         self._live = LiveDownloads()
@@ -110,18 +112,26 @@ class Downloads:
         if self._elsewhere is None:
             await self.bring_missing()
 
-    async def bring_missing(self) -> None:
-        """Start the downloads of models that jobs wait for and that are nowhere, where none brings them yet."""
-        for model in self._store.models("engine"):
+    async def bring_missing(self, after_s: float = 0.0) -> None:
+        """Start the downloads of models that jobs wait for and that are nowhere, where none brings them yet.
+
+        Only of those that were missing for `after_s`: the process that took a job starts its download itself, and a
+        node reports a model a little after its download.
+        """
+        now, since = asyncio.get_running_loop().time(), self._missing_since
+        self._missing_since = {model: since.get(model, now) for model in self._store.models("engine")}
+        for model in list(self._missing_since):
             try:
                 spec = self._library.find(model)
             except ModelNotFound:
                 continue
             if await self._is_there(spec):
                 self._missing.pop(model, None)
+                self._missing_since.pop(model, None)
             elif self._may_come(spec):
                 self._missing[model] = sources_of(spec)
-                await self.bring(spec, GATEWAY_ORIGIN.owner)
+                if now - self._missing_since.get(model, now) >= after_s:
+                    await self.bring(spec, GATEWAY_ORIGIN.owner)
 
     async def _is_there(self, spec: ModelSpec) -> bool:
         """Whether jobs of this model can run, here or on another node."""
@@ -293,6 +303,7 @@ class Downloads:
             case "succeeded":
                 self._live.end(job.id)
                 self._failures.pop(plan.sources, None)
+                self._missing_since.clear()
                 self._spawn(self._arrived(self._held.came(plan.sources)))
             case "failed":
                 self._live.end(job.id)

@@ -75,6 +75,8 @@ STORE_ANSWER_S = 10.0
 
 
 SETTLE_S = 0.5
+MISSED_S = 5.0
+"""Seconds after which a gateway has a model brought for jobs that another one has accepted."""
 
 SPARED = Adjustment(param="low_ram", asked=None, used="true", reason="the picture fits into memory only so")
 
@@ -647,7 +649,7 @@ class JobService:
 
     async def _bring_missing(self) -> None:
         try:
-            await self.downloads.bring_missing()
+            await self.downloads.bring_missing(MISSED_S)
         except GatewayError as error:
             log.warning("a model that jobs wait for cannot be brought: %s", error)
         finally:
