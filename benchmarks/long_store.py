@@ -22,6 +22,7 @@ from gateway.jobs.job import Job, Priority, StateFacts
 from gateway.jobs.resolve import Adjustment
 from gateway.private_files import write_private
 from gateway.store import checksum, rows
+from gateway.store.schema import SqliteConnection
 from gateway.store.sqlite import SqliteStore
 from tests.support import a_job, a_plan
 
@@ -56,7 +57,7 @@ async def with_history(folder: Path, jobs: int, *, files: Path | None = None) ->
     await store.open()
     first = time.time() - DAYS * 86400.0
 
-    def work(db: sqlite3.Connection) -> None:
+    def work(db: SqliteConnection) -> None:
         templates = _templates(db, TEMPLATES, _ended)
         dates = (first + n * DAYS * 86400.0 / jobs for n in range(jobs))
         _copy(db, templates, jobs, dates)
@@ -83,8 +84,8 @@ async def with_queue(
     def owner(n: int) -> str:
         return ME if owners == 1 else f"client:{n % owners}"
 
-    def work(db: sqlite3.Connection) -> None:
-        def live(db: sqlite3.Connection, n: int) -> Job:
+    def work(db: SqliteConnection) -> None:
+        def live(db: SqliteConnection, n: int) -> Job:
             priority = (Priority.NORMAL, Priority.HIGH, Priority.LOW, Priority.NORMAL)[n % 4 if classes else 0]
             new = a_job(owner=owner(n), plan=a_plan(prompt=prompt(n)), priority=priority)
             return rows.insert(db, new, now, now)
@@ -102,7 +103,7 @@ def prompt(n: int) -> str:
     return " ".join([*words, f"number {n}"])
 
 
-def _ended(db: sqlite3.Connection, n: int) -> Job:
+def _ended(db: SqliteConnection, n: int) -> Job:
     plan = a_plan(
         prompt=prompt(n),
         seeds=tuple(range(n, n + (1, 1, 1, 2)[n % 4])),
@@ -133,7 +134,7 @@ def _story(job: Job, n: int) -> Iterator[StateFacts]:
     yield Succeeded()
 
 
-def _templates(db: sqlite3.Connection, count: int, make: Callable[[sqlite3.Connection, int], Job]) -> list[Template]:
+def _templates(db: SqliteConnection, count: int, make: Callable[[SqliteConnection, int], Job]) -> list[Template]:
     """Jobs as the store's own code writes them; their rows are read and removed."""
     templates = []
     for n in range(count):
@@ -145,9 +146,9 @@ def _templates(db: sqlite3.Connection, count: int, make: Callable[[sqlite3.Conne
     return templates
 
 
-def _copy(db: sqlite3.Connection, templates: list[Template], count: int, dates: Iterator[float]) -> None:
+def _copy(db: SqliteConnection, templates: list[Template], count: int, dates: Iterator[float]) -> None:
     number = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'jobs'").fetchone()[0]
-    event_number = rows.last_number(db)
+    event_number = db.last_number("events")
     columns = list(templates[0].row)
     all_jobs, all_events = [], []
     for n in range(count):

@@ -42,10 +42,9 @@ from gateway.residency.device import default_cache_bytes, expected
 from gateway.service.fleet import FleetOptions
 from gateway.service.readiness import checks_of
 from gateway.service.service import JobService, ServiceOptions
-from gateway.settings import Settings
+from gateway.settings import Settings, SettingsError
 from gateway.startup_app import live, plain_error
 from gateway.store.base import Bounds, InputBounds
-from gateway.store.folder_lock import FolderLock
 from gateway.store.shared import SharedStore
 from gateway.store.sqlite import SqliteStore
 
@@ -135,7 +134,6 @@ def build_core(settings: Settings, kind: NodeKind = "gateway") -> Core:
         output=output,
         decoder=decoder,
         device=device,
-        folder_lock=None if shared is None else FolderLock(data),
     )
     service.events.listen(core.metrics.on_event)
     for subject, check in checks_of(service):
@@ -155,12 +153,15 @@ def _in_own_folder(settings: Settings) -> Settings:
 
 
 def _shared_store(settings: Settings) -> SharedStore | None:
-    """The job store that several processes use; None where this one has its own."""
+    """The database that several processes share; None where this one has an SQLite file. Raises: SettingsError."""
     if settings.store.url is None:
         return None
-    from gateway.store.postgres import PostgresStore
-
-    return PostgresStore(settings.store.url, lookahead=settings.engine.lookahead)
+    try:  # imported only where it is used: the start of a gateway on SQLite does not pay
+        from gateway.store.postgres.store import PostgresStore
+    except ImportError:
+        raise SettingsError("store.url needs psycopg: install it with `uv sync --group fleet`") from None
+    data, lookahead = settings.store.data_dir.resolve(), settings.engine.lookahead
+    return PostgresStore(settings.store.url, data, name=settings.node_name, lookahead=lookahead)
 
 
 def _node(settings: Settings, kind: NodeKind) -> FleetOptions:

@@ -24,7 +24,6 @@ from gateway.residency.device import Device
 from gateway.service.readiness import Readiness
 from gateway.service.service import JobService
 from gateway.settings import Settings
-from gateway.store.folder_lock import FolderLock
 
 
 @dataclass(slots=True)
@@ -38,8 +37,6 @@ class Core:
     decoder: ImageDecoder
     device: Device
     """The device as expected at the start."""
-    folder_lock: FolderLock | None = None
-    """The lock of the folder of temporary files, where the store has none."""
     files: FilePool = field(default_factory=FilePool)
     """Threads for work on clients' data."""
     started_at: float = field(default_factory=time.monotonic)
@@ -92,12 +89,6 @@ class Core:
         if self.device.kind != "cpu" or not self.default_model.fits:
             lines.append(self.default_model.sentence)
         return "\n".join(lines)
-
-    def close(self) -> None:
-        """Give back what the process holds besides its service."""
-        self.files.close()
-        if self.folder_lock is not None:
-            self.folder_lock.release()
 
     def check_waits(self) -> None:
         """Raises: Unavailable where no more clients may wait on their connections."""

@@ -94,20 +94,19 @@ class Gateway:
         """Stop after the last request."""
         if self._core is not None:
             await self._core.service.stop()
-            self._core.close()
+            self._core.files.close()
 
 
 async def start_service(core: Core) -> None:
     """Recover the jobs of an earlier process and start the engine. Raises: ServerError; the reason is in the log."""
+    from gateway.errors import StorageFault
     from gateway.service.shared_tickets import tickets_of
     from gateway.store.base import StoreCorrupt, StoreLocked
 
     try:
-        if core.folder_lock is not None:
-            await asyncio.to_thread(core.folder_lock.take)
         await asyncio.to_thread(core.output.prepare)
         await core.service.start()
-    except (StoreLocked, StoreCorrupt, OSError) as error:
+    except (StoreLocked, StoreCorrupt, StorageFault, OSError) as error:
         log.error("%s", error.strerror if isinstance(error, OSError) else error)
         raise ServerError("the gateway could not start; the reason is logged above") from None
     core.tickets = await tickets_of(core.service) or core.tickets

@@ -71,7 +71,7 @@ class Worker:
             stopped.cancel()
             self._budget.begin()
             await core.service.stop()
-            core.close()
+            core.files.close()
             await asyncio.gather(starting, return_exceptions=True)
 
     def _on_signal(self, number: signal.Signals) -> None:

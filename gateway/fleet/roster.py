@@ -53,11 +53,11 @@ class Roster:
 
     def with_lane(self, lane: Lane) -> list[Node]:
         """The nodes that run this lane, the own one first; of a restarted node only its newest process."""
-        own, names = self._own(), set[str]()
+        own, names = self._own(), set[tuple[str, str]]()
         nodes = [own] if lane in own.lanes else []
         for one in sorted(self.others, key=lambda one: one.seen_s):
-            if lane in one.node.lanes and one.node.name not in names:
-                names.add(one.node.name)
+            if lane in one.node.lanes and (one.node.kind, one.node.name) not in names:
+                names.add((one.node.kind, one.node.name))
                 nodes.append(one.node)
         return nodes
 

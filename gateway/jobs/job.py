@@ -226,6 +226,13 @@ class Job:
         """
         return self.after([JobEvent(self.id, self.seq + 1, at, fact, steady=at if steady is None else steady)])
 
+    def until(self, seq: int) -> Job:
+        """The job as it was after its event `seq`."""
+        if seq == self.seq:
+            return self
+        new = NewJob(**{one.name: getattr(self, one.name) for one in fields(NewJob)})
+        return replace(Job.of(new, self.number), hidden=self.hidden).after(self.events[:seq])
+
     def after(self, events: Sequence[JobEvent]) -> Job:
         """The job after these consecutive events. Raises: IllegalTransition."""
         cells: dict[str, Any] = dict(zip(_FIELDS, _VALUES(self), strict=True))

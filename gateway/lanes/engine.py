@@ -137,7 +137,12 @@ class EngineLane(LaneRunner):
 
     def _claimant(self) -> WorkerInfo:
         """The worker that claims; jobs whose model or LoRAs are not downloaded yet are skipped."""
-        return replace(self._worker, models=self._claimable(), held_jobs=self._held_jobs() | self._stops.ids)
+        return replace(
+            self._worker,
+            models=self._claimable(),
+            held_jobs=self._held_jobs() | self._stops.ids,
+            loaded_model=None if self._leases is None else self._engine.status.loaded_model,
+        )
 
     @property
     def _is_ready(self) -> bool:

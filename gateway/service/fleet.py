@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import secrets
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -96,7 +95,6 @@ class Fleet:
         on_unload: Callable[[str | None], None],
     ) -> None:
         self.options = options
-        self.id = store.node_id = secrets.token_hex(8)
         self.leases = Leases(store, options.lease_s)
         self.messenger = Messenger(store)
         self.running = RunningJobs()
@@ -125,7 +123,7 @@ class Fleet:
             messenger=self.messenger,
             running=self.running,
             forecaster=forecaster,
-            previews=StoredPreviews(store, options.name),
+            previews=StoredPreviews(store, f"{options.kind} {options.name}"),
             shows_previews=options.kind == "gateway",
             on_download=on_download,
         )
@@ -139,7 +137,7 @@ class Fleet:
     def _node(self) -> Node:
         status = self._status()
         return Node(
-            id=self.id,
+            id=self._store.node_id,
             name=self.options.name,
             kind=self.options.kind,
             version=__version__,
@@ -179,12 +177,8 @@ class Fleet:
         await self.leases.all_dropped()
 
     async def close(self) -> None:
-        """Leave: the others need not wait for this node."""
+        """Send no more messages. The store withdraws this node's report when it is closed."""
         await self.messenger.close()
-        try:
-            await self._store.withdraw(self.id)
-        except Exception as error:
-            log.warning("this node could not be withdrawn: %s", error)
 
     def forget(self, job_id: str) -> None:
         """Forget a job whose record was set aside."""
@@ -204,8 +198,12 @@ class Fleet:
     async def has(self, model: str) -> bool:
         """Whether a node that draws has the model; also where none is known, because one must come anyway."""
         if not self._may_have(model):
-            self.roster.update(await self._store.nodes(KNOWN_S))  # one may have come a moment ago
+            await self.refresh()  # one may have come a moment ago
         return self._may_have(model)
+
+    async def refresh(self) -> None:
+        """Learn of the other nodes now."""
+        self.roster.update(await self._store.nodes(KNOWN_S))
 
     def _may_have(self, model: str) -> bool:
         return not self.roster.with_lane("engine") or self.roster.has(model)
@@ -252,7 +250,7 @@ class Fleet:
     async def _announce(self) -> None:
         self._reported = self._contents()
         is_asked = await self._store.announce(self._node())
-        self.roster.update(await self._store.nodes(KNOWN_S))
+        await self.refresh()
         if self._contact_since is None:
             self._contact_since = asyncio.get_running_loop().time()
         if is_asked != self._is_asked_to_drain:

@@ -10,12 +10,15 @@ from contextlib import suppress
 from gateway.images.output import OutputFolder
 from gateway.service.options import ServiceOptions
 from gateway.store.base import JobStore
+from gateway.store.shared import SharedStore
 
 log = logging.getLogger("gateway.retention")
 
 LOOK_EVERY_S = 86400.0
 TURN = "retention"
 """The name under which the store has when which process cleaned up."""
+SETTLE_S = 0.5
+"""Seconds until whoever begins at the same moment has written its name."""
 TURN_RATIO = 0.9
 """Of the period: processes do not wake at the same moment."""
 DELETED_AT_ONCE = 50
@@ -29,10 +32,8 @@ class Turn:
     Two that begin together both write their names, and the one that wrote last has the turn.
     """
 
-    def __init__(self, store: JobStore, node_id: str, settle_s: float = 0.5) -> None:
+    def __init__(self, store: SharedStore) -> None:
         self._store = store
-        self._node_id = node_id
-        self._settle_s = settle_s
 
     async def take(self, every_s: float) -> bool:
         """Whether this process does it now: nobody has within most of the period."""
@@ -41,9 +42,9 @@ class Turn:
         with suppress(ValueError):
             if 0 <= now - float(at) < TURN_RATIO * every_s:
                 return False
-        mine = f"{now} {self._node_id}"
+        mine = f"{now} {self._store.node_id}"
         await self._store.save_state(TURN, mine)
-        await asyncio.sleep(self._settle_s)
+        await asyncio.sleep(SETTLE_S)
         return await self._store.read_state(TURN) == mine
 
 
@@ -51,10 +52,10 @@ class Retention:
     """The retention of a store and of the images of its jobs."""
 
     def __init__(
-        self, store: JobStore, output: OutputFolder, options: ServiceOptions, node_id: str | None = None
+        self, store: JobStore, output: OutputFolder, options: ServiceOptions, shared: SharedStore | None = None
     ) -> None:
-        """`node_id` is this process among several that use the store, which take turns; None: it is the only one."""
-        self._turn = None if node_id is None else Turn(store, node_id)
+        """`shared` is the store where several processes use it, which take turns."""
+        self._turn = None if shared is None else Turn(shared)
         self._store = store
         self._output = output
         self._options = options

@@ -19,6 +19,7 @@ from gateway.downloads.lane import NetworkLane
 from gateway.downloads.tracker import Downloads
 from gateway.errors import (
     GatewayError,
+    InsufficientMemory,
     JobDamaged,
     JobNotEnded,
     JobNotFound,
@@ -229,7 +230,7 @@ class JobService:
             check_running=self._check_running,
             rights=options.rights,
         )
-        self._retention = Retention(store, output, options, None if self.fleet is None else self.fleet.id)
+        self._retention = Retention(store, output, options, shared)
         self._starting: asyncio.Task[None] | None = None
         self._leaving: asyncio.Task[None] | None = None
         self._has_started = self._is_bringing = False
@@ -370,7 +371,13 @@ class JobService:
         """The job, admitted to memory, with its adjustments. Raises: as `admit`."""
         if not isinstance(new.plan, EngineJob):
             return new
-        plan, short = await asyncio.to_thread(self._admitted, new.plan, may_spare)
+        try:
+            plan, short = await asyncio.to_thread(self._admitted, new.plan, may_spare)
+        except InsufficientMemory:
+            if self.fleet is None:
+                raise
+            await self.fleet.refresh()  # a larger node may have come a moment ago
+            plan, short = await asyncio.to_thread(self._admitted, new.plan, may_spare)
         if plan is not new.plan:
             new = replace(new, plan=plan, adjustments=(*new.adjustments, SPARED))
         if plan.memory == "try":  # an earlier attempt of the same job may have another text

@@ -22,6 +22,7 @@ from gateway.settings.values import (
     Bits,
     Bytes,
     Count,
+    DatabaseUrl,
     FolderPath,
     Gigabytes,
     HostName,
@@ -203,7 +204,12 @@ class LoraSettings(Section):
 
 
 class StoreSettings(Section):
-    url: str | None = Field(default=None, description="TEMP")
+    url: DatabaseUrl | None = Field(
+        default=None,
+        repr=False,
+        description="PostgreSQL database that several gateways and workers share, such as"
+        " postgresql://mflux@mac-1/mflux; null: an SQLite file in data_dir.",
+    )
     data_dir: FolderPath = Field(
         default=Path("data"), description="Folder of the job database and of clients' input files."
     )

@@ -29,6 +29,8 @@ ENV_NAMES = {
 """Names of environment variables from older deployments, besides MFLUX_GATEWAY__SECTION__KEY."""
 
 DEFAULT_FILE = Path("config.yaml")
+PASSWORD = re.compile(r"//[^@/]*@")
+"""User and password in an address."""
 
 
 def load_settings(argv: Sequence[str], env: Mapping[str, str], kind: NodeKind = "gateway") -> Settings:
@@ -279,6 +281,7 @@ def _sentence(error: Mapping[str, Any], layers: Mapping[str, dict[str, Any]]) ->
         loc = tuple(message.partition(":")[0].split("."))
         return f"{_source(layers, loc)}: {message}"
     given = error.get("input")
+    given = PASSWORD.sub("//...@", given) if isinstance(given, str) else given
     value = f" (it is {clip(repr(given))})" if isinstance(given, str | int | float | bool) else ""
     return f"{_source(layers, loc)}: {'.'.join(map(str, loc))}: {message[0].lower()}{message[1:]}{value}"
 

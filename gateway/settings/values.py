@@ -21,6 +21,13 @@ def _public_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _database_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("postgresql", "postgres"):
+        raise ValueError("must look like postgresql://user@host/database")
+    return value
+
+
 def _origin(value: str) -> str:
     """A web origin; programs in a web view have own schemes. Source: HTML, "serialization of an origin"."""
     web, program = r"https?://[^/?#@\s*]+", r"(?!https?:)[a-z][a-z0-9+.-]*://[^/?#@\s*]*"
@@ -44,4 +51,5 @@ Bytes = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=1)]
 PublicUrl = Annotated[str, AfterValidator(_public_url)]
 WebOrigin = Annotated[str, AfterValidator(_origin)]
+DatabaseUrl = Annotated[str, AfterValidator(_database_url)]
 HostName = Annotated[str, AfterValidator(_host)]

@@ -25,8 +25,8 @@ class WorkerInfo:
     held_jobs: frozenset[str] = frozenset()
     """Ids of jobs that cannot run yet."""
     lease_s: float | None = None
-    loaded: str | None = None
-    """The model in its memory, whose jobs it prefers within the lookahead; None: that of the last job served."""
+    loaded_model: str | None = None
+    """The model in its memory; None: that of the job that was served last."""
 
     def may_run(self, job: Waiting) -> bool:
         return job.id not in self.held_jobs and (self.models is None or job.model in self.models)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import sqlite3
 from itertools import islice
 
 from gateway.store import blob_owners, checksum, damage, queries, rows
 from gateway.store.base import DamagedRecord, StoreCorrupt
-from gateway.store.clock import StoreClock
+from gateway.store.clock import Clock, StoreClock
+from gateway.store.connection import Connection, Row
 from gateway.store.schema import CONTENTS
 
 log = logging.getLogger("gateway.store")
@@ -23,7 +23,7 @@ NUMBERS = 2**53
 """More rows than there will ever be."""
 
 
-def at_start(db: sqlite3.Connection, clock: StoreClock) -> list[DamagedRecord]:
+def at_start(db: Connection, clock: StoreClock) -> list[DamagedRecord]:
     """Restore the time and set damaged records aside; records written by another version are read once as a test.
 
     If nothing is damaged, nothing is written, so that a full disk prevents no start.
@@ -46,12 +46,12 @@ def at_start(db: sqlite3.Connection, clock: StoreClock) -> list[DamagedRecord]:
     return damage.set_aside(db, report, clock.date(), clock.steady())
 
 
-def was_read(db: sqlite3.Connection) -> bool:
+def was_read(db: Connection) -> bool:
     """Whether a gateway of this version has read and sealed every record. Raises: sqlite3.Error."""
     return rows.stored_text(db, READ_BY) == CONTENTS
 
 
-def set_aside(db: sqlite3.Connection, clock: StoreClock, suspect: str | None) -> list[DamagedRecord]:
+def set_aside(db: Connection, clock: Clock, suspect: str | None) -> list[DamagedRecord]:
     """Set damaged records aside. `suspect` is a job that could not be read: if it is found, no others are looked for.
 
     Raises: sqlite3.Error.
@@ -64,20 +64,20 @@ def set_aside(db: sqlite3.Connection, clock: StoreClock, suspect: str | None) ->
     return damage.set_aside(db, report, clock.date(), clock.steady())
 
 
-def set_page_aside(db: sqlite3.Connection, clock: StoreClock, after: int) -> list[DamagedRecord]:
+def set_page_aside(db: Connection, clock: Clock, after: int) -> list[DamagedRecord]:
     """Like `set_aside`, for the page of records after this number."""
     _, report = damage.find_page(db, after)
     return damage.set_aside(db, report, clock.date(), clock.steady())
 
 
-def keep_time(db: sqlite3.Connection, clock: StoreClock) -> None:
+def keep_time(db: Connection, clock: StoreClock) -> None:
     clock.note()
     if not clock.is_noted:
         rows.store_text(db, CALENDAR, clock.to_text())
     rows.store_text(db, STEADY, repr(clock.steady()))
 
 
-def _take_up_time(db: sqlite3.Connection, clock: StoreClock) -> None:
+def _take_up_time(db: Connection, clock: StoreClock) -> None:
     """Restore the steady time from the newest sound record."""
     each = "SELECT steady, jobs.* FROM events JOIN jobs ON jobs.id = events.job_id WHERE typeof(steady) = 'real'"
     sound = (row["steady"] for row in db.execute(f"{each} ORDER BY events.number DESC") if _is_sound(db, row))
@@ -90,12 +90,12 @@ def _take_up_time(db: sqlite3.Connection, clock: StoreClock) -> None:
         clock.start(max(moments))
 
 
-def _is_sound(db: sqlite3.Connection, row: sqlite3.Row) -> bool:
+def _is_sound(db: Connection, row: Row) -> bool:
     """Whether a record is sound; one from before checksums were introduced counts."""
     return row["checksum"] is None or checksum.is_right(row, rows.stored_events(db, row["number"]))
 
 
-def _mend_kept(db: sqlite3.Connection, *, seals: bool) -> None:
+def _mend_kept(db: Connection, *, seals: bool) -> None:
     """Remove stored texts that are damaged; with `seals`, those from before checksums are sealed."""
     for row in db.execute("SELECT * FROM kept").fetchall():
         name, value = row["name"], row["value"]
@@ -108,10 +108,10 @@ def _mend_kept(db: sqlite3.Connection, *, seals: bool) -> None:
         key = name.encode("utf-8", "surrogateescape") if isinstance(name, str) else name
         db.execute("DELETE FROM kept WHERE CAST(name AS BLOB) = ?", (key,))
         if name == queries.FORGOTTEN:  # it is unknown which events were missed: readers start again
-            queries.forget(db, rows.last_number(db))
+            queries.forget(db, db.last_number("events"))
 
 
-def _mend_counters(db: sqlite3.Connection) -> None:
+def _mend_counters(db: Connection) -> None:
     """Repair the last number given to a row and to an event: a damaged counter might give out no more."""
     for table in ("jobs", "events", "damaged"):
         newest = f"SELECT coalesce(max(number), 0) FROM {table} WHERE number < ?"

@@ -5,10 +5,11 @@ A job's checksum has 16 hexadecimal digits: eight of its events, each added to t
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 from zlib import crc32
+
+from gateway.store.connection import Row
 
 COLUMNS = (
     "number",
@@ -42,7 +43,7 @@ EVENT_COLUMNS = ("number", "job_id", "seq", "at", "steady", "fact")
 NO_EVENTS = "00000000"
 
 
-Cells: TypeAlias = Mapping[str, Any] | sqlite3.Row
+Cells: TypeAlias = Mapping[str, Any] | Row
 """Cells of one row by column, as they are read: a whole number in a REAL column is a float."""
 
 
@@ -69,7 +70,7 @@ def of_kept(name: str, value: str) -> str:
     return f"{crc32(_bytes([name, value])):08x}"
 
 
-def is_right_kept(row: sqlite3.Row) -> bool:
+def is_right_kept(row: Row) -> bool:
     """Whether a row of the table `kept` matches its checksum."""
     return bool(row["checksum"] == of_kept(row["name"], row["value"]))
 
@@ -87,7 +88,7 @@ def _bytes(cells: Sequence[object]) -> bytes:
     return ascii(cells).encode()
 
 
-def is_right(row: sqlite3.Row, events: Sequence[Cells] | None = None) -> bool:
+def is_right(row: Row, events: Sequence[Cells] | None = None) -> bool:
     """Whether a row, and its events in order if given, match their checksum."""
     checksum = row["checksum"]
     if not isinstance(checksum, str) or checksum[8:] != of_row(row):

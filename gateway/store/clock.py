@@ -10,10 +10,26 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
+from typing import Protocol
 
 TOLERANCE_S = 5.0
 """A clock that is adjusted slowly is noticed once it is off by this much."""
 SPANS_MOST = 64
+
+
+class Clock(Protocol):
+    """What a store needs of its clock."""
+
+    @property
+    def date(self) -> Callable[[], float]:
+        """The Unix time now, in seconds."""
+        ...
+
+    def steady(self) -> float: ...
+
+    def age_s(self, date: float) -> float: ...
+
+    def jumps(self, within_s: float) -> int: ...
 
 
 class StoreClock:

@@ -5,10 +5,10 @@ Streams do not replay packed events: `queries.forgotten` is never before them. C
 
 from __future__ import annotations
 
-import sqlite3
 from itertools import takewhile
 
 from gateway.store import checksum, queries, rows
+from gateway.store.connection import Connection, Row
 from gateway.store.packed import packed
 
 REPLAYED_S = 24 * 3600.0
@@ -24,14 +24,14 @@ COMPACTED = "compacted events"
 """Name of a stored text: the number up to which the events of ended jobs are packed."""
 
 
-def pack_page(db: sqlite3.Connection, steady: float) -> bool:
+def pack_page(db: Connection, steady: float) -> bool:
     """Pack the next page of events; whether there may be more. Raises: sqlite3.Error."""
     before = int(rows.stored_text(db, COMPACTED) or 0)
     newest = "SELECT number, job_id, steady FROM events WHERE number > ? ORDER BY number LIMIT ?"
-    oldest_replayed = rows.last_number(db) - REPLAYED_MOST
+    oldest_replayed = db.last_number("events") - REPLAYED_MOST
     page = db.execute(newest, (before, PAGE)).fetchall()
 
-    def is_old(event: sqlite3.Row) -> bool:
+    def is_old(event: Row) -> bool:
         at = event["steady"]  # of another type where it is damaged
         return bool(event["number"] <= oldest_replayed) or (isinstance(at, float) and at < steady - REPLAYED_S)
 
@@ -46,7 +46,7 @@ def pack_page(db: sqlite3.Connection, steady: float) -> bool:
     return bool(len(page) == PAGE)
 
 
-def shrink(db: sqlite3.Connection) -> bool:
+def shrink(db: Connection) -> bool:
     """Return some unused pages to the file system, where there are many; whether there may be more."""
     unused, pages = (db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("freelist_count", "page_count"))
     if unused < UNUSED_LEAST or unused < pages * UNUSED_SHARE:
@@ -55,7 +55,7 @@ def shrink(db: sqlite3.Connection) -> bool:
     return bool(db.execute("PRAGMA freelist_count").fetchone()[0] < unused)
 
 
-def _pack(db: sqlite3.Connection, job_id: str, last: int) -> None:
+def _pack(db: Connection, job_id: str, last: int) -> None:
     """Pack the events of a job that ended with an event up to `last`, where its record is sound."""
     row = db.execute("SELECT * FROM jobs WHERE id = ? AND finished_at IS NOT NULL", (job_id,)).fetchone()
     events = db.execute("SELECT * FROM events WHERE job_id = ? ORDER BY seq", (job_id,)).fetchall()

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import re
-import sqlite3
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.store import checksum, queries, rows
 from gateway.store.base import DamagedRecord
+from gateway.store.connection import Connection, Row
 from gateway.store.packed import unpacked
 
 PAGE = 40
@@ -41,7 +41,7 @@ class DamageReport:
     """All records were checked."""
 
 
-def find(db: sqlite3.Connection, *, suspects: Collection[str] = (), is_thorough: bool = False) -> DamageReport:
+def find(db: Connection, *, suspects: Collection[str] = (), is_thorough: bool = False) -> DamageReport:
     """Check every record against its checksum; also parse those in `suspects`, or all. Raises: sqlite3.Error."""
     report = DamageReport()
     events: dict[Any, str] = {}
@@ -65,9 +65,7 @@ def find(db: sqlite3.Connection, *, suspects: Collection[str] = (), is_thorough:
     return report
 
 
-def find_among(
-    db: sqlite3.Connection, which: str, values: Sequence[Any], *, suspects: Collection[str] = ()
-) -> DamageReport:
+def find_among(db: Connection, which: str, values: Sequence[Any], *, suspects: Collection[str] = ()) -> DamageReport:
     """Like `find`, for some records: `which` ends an SQL query for rows of jobs."""
     report = DamageReport(is_whole=False)
     for row in db.execute(f"SELECT * FROM jobs {which}", values).fetchall():
@@ -78,7 +76,7 @@ def find_among(
     return report
 
 
-def find_page(db: sqlite3.Connection, after: int) -> tuple[int | None, DamageReport]:
+def find_page(db: Connection, after: int) -> tuple[int | None, DamageReport]:
     """Damage in the next page of records, and that page's last number; after the end None and any rowless events."""
     numbers = db.execute("SELECT number FROM jobs WHERE number > ? ORDER BY number LIMIT ?", (after, PAGE)).fetchall()
     if not numbers:
@@ -88,7 +86,7 @@ def find_page(db: sqlite3.Connection, after: int) -> tuple[int | None, DamageRep
     return last, find_among(db, "WHERE number > ? AND number <= ?", (after, last))
 
 
-def _is_readable(db: sqlite3.Connection, row: sqlite3.Row, *, and_repeats: bool = False) -> bool:
+def _is_readable(db: Connection, row: Row, *, and_repeats: bool = False) -> bool:
     """Whether a row can be parsed; with `and_repeats` also whether its columns agree with its events."""
     try:
         job = rows.folded(row, rows.stored_events(db, row["number"]))
@@ -98,7 +96,7 @@ def _is_readable(db: sqlite3.Connection, row: sqlite3.Row, *, and_repeats: bool 
     return not and_repeats or (repeated and checksum.are_texts([row[name] for name in TEXTS]))
 
 
-def set_aside(db: sqlite3.Connection, report: DamageReport, at: float, steady: float) -> list[DamagedRecord]:
+def set_aside(db: Connection, report: DamageReport, at: float, steady: float) -> list[DamagedRecord]:
     """Set the damaged records aside and seal those without a checksum. Raises: sqlite3.Error."""
     for job_id in report.unsealed:
         rows.seal(db, job_id)
@@ -108,7 +106,7 @@ def set_aside(db: sqlite3.Connection, report: DamageReport, at: float, steady: f
     return records
 
 
-def _move_row(db: sqlite3.Connection, number: int, reason: str, at: float, steady: float) -> DamagedRecord:
+def _move_row(db: Connection, number: int, reason: str, at: float, steady: float) -> DamagedRecord:
     mine = "job_id = (SELECT id FROM jobs WHERE number = ?)"
     row = db.execute("SELECT * FROM jobs WHERE number = ?", (number,)).fetchone()
     events = db.execute(f"SELECT * FROM events WHERE {mine} ORDER BY number", (number,)).fetchall()
@@ -118,9 +116,9 @@ def _move_row(db: sqlite3.Connection, number: int, reason: str, at: float, stead
     return record
 
 
-def _move_rowless(db: sqlite3.Connection, at: float, steady: float) -> list[DamagedRecord]:
+def _move_rowless(db: Connection, at: float, steady: float) -> list[DamagedRecord]:
     lost = "NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.id = events.job_id)"
-    by_job: dict[Any, list[sqlite3.Row]] = {}
+    by_job: dict[Any, list[Row]] = {}
     for event in db.execute(f"SELECT * FROM events WHERE {lost} ORDER BY number").fetchall():
         by_job.setdefault(event["job_id"], []).append(event)
     records = [_keep(db, None, events, ROWLESS, at, steady) for events in by_job.values()]
@@ -129,9 +127,9 @@ def _move_rowless(db: sqlite3.Connection, at: float, steady: float) -> list[Dama
 
 
 def _keep(
-    db: sqlite3.Connection,
-    row: sqlite3.Row | None,
-    events: Sequence[sqlite3.Row],
+    db: Connection,
+    row: Row | None,
+    events: Sequence[Row],
     reason: str,
     at: float,
     steady: float,
@@ -141,18 +139,18 @@ def _keep(
     owner = _plain(row["owner"]) if row is not None else None
     owner = owner if isinstance(owner, str) else None
     raw = {"row": None if row is None else _cells(row), "events": [_cells(event) for event in events]}
-    cursor = db.execute(
-        "INSERT INTO damaged (job_id, owner, reason, at, steady, record) VALUES (?,?,?,?,?,?)",
-        (job_id, owner, reason, at, steady, json.dumps(raw)),
+    number = db.next_number("damaged")
+    db.execute(
+        "INSERT INTO damaged (number, job_id, owner, reason, at, steady, record) VALUES (?,?,?,?,?,?,?)",
+        (number, job_id, owner, reason, at, steady, json.dumps(raw)),
     )
-    last = rows.last_number(db)
+    last = db.last_number("events")
     numbers = [event["number"] for event in events if event["number"] <= last]
     queries.forget(db, max([queries.forgotten(db), *numbers]))
-    assert cursor.lastrowid is not None
-    return DamagedRecord(cursor.lastrowid, job_id, owner, reason, at)
+    return DamagedRecord(number, job_id, owner, reason, at)
 
 
-def _cells(row: sqlite3.Row) -> dict[str, Any]:
+def _cells(row: Row) -> dict[str, Any]:
     return {name: _plain(row[name]) for name in row.keys()}  # noqa: SIM118  (a Row iterates over its values)
 
 
@@ -170,13 +168,13 @@ def _plain(cell: Any) -> Any:
 # ---- what was set aside ------------------------------------------------------------------------------
 
 
-def listed(db: sqlite3.Connection) -> list[DamagedRecord]:
+def listed(db: Connection) -> list[DamagedRecord]:
     """The records that were set aside, oldest first."""
     rows_aside = db.execute("SELECT number, job_id, owner, reason, at FROM damaged ORDER BY number").fetchall()
     return [DamagedRecord(*row) for row in rows_aside]
 
 
-def of(db: sqlite3.Connection, job_id: str) -> DamagedRecord | None:
+def of(db: Connection, job_id: str) -> DamagedRecord | None:
     """The record of a job, if it was set aside."""
     row = db.execute(
         "SELECT number, job_id, owner, reason, at FROM damaged WHERE job_id = ? ORDER BY number", (job_id,)
@@ -184,16 +182,16 @@ def of(db: sqlite3.Connection, job_id: str) -> DamagedRecord | None:
     return None if row is None else DamagedRecord(*row)
 
 
-def newest_at(db: sqlite3.Connection) -> float | None:
+def newest_at(db: Connection) -> float | None:
     """The steady time at which the newest record was set aside."""
     at = db.execute("SELECT max(steady) FROM damaged").fetchone()[0]
     return None if at is None else float(at)
 
 
-def take_out(db: sqlite3.Connection, numbers: Sequence[int]) -> None:
+def take_out(db: Connection, numbers: Sequence[int]) -> None:
     db.executemany("DELETE FROM damaged WHERE number = ?", [(number,) for number in numbers])
 
 
-def raw(db: sqlite3.Connection, number: int) -> str:
+def raw(db: Connection, number: int) -> str:
     """The record as JSON: `row` (None if it is missing) and `events`."""
     return str(db.execute("SELECT record FROM damaged WHERE number = ?", (number,)).fetchone()[0])

@@ -7,7 +7,6 @@ open, writes fail: SQLite would otherwise write to files without a name, and a r
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import sqlite3
 from collections.abc import Callable
@@ -18,8 +17,8 @@ from typing import TypeVar
 from gateway.errors import StorageFault, StorageFull
 from gateway.private_files import private_file, private_files, private_folder
 from gateway.store import backups
-from gateway.store.base import StoreLocked
-from gateway.store.schema import connect, open_checked
+from gateway.store.folder_lock import FolderLock
+from gateway.store.schema import SqliteConnection, connect, open_checked
 
 T = TypeVar("T")
 
@@ -37,9 +36,9 @@ class Database:
         self._written = written
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="store-reader")
-        self._write_db: sqlite3.Connection
-        self._read_db: sqlite3.Connection
-        self._lock_fd: int | None = None
+        self._write_db: SqliteConnection
+        self._read_db: SqliteConnection
+        self._lock: FolderLock | None = None
         self._files: dict[Path, tuple[int, int]] = {}
         """Device and inode of the database and its journal when they were opened."""
 
@@ -49,7 +48,7 @@ class Database:
 
     def _open(self) -> None:
         private_folder(self._folder, "store.data_dir")
-        self._lock()
+        self._lock = FolderLock(self._folder)
         self._close_to_others()
         self._write_db = open_checked(self.file)
         self._read_db = connect(self.file)
@@ -64,16 +63,6 @@ class Database:
             private_files(copies)
         private_file(self._folder / NAME)
 
-    def _lock(self) -> None:
-        """Lock the folder for the life of this process. Raises: StoreLocked."""
-        fd = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(fd)
-            raise StoreLocked("Another gateway is using this data folder.") from None
-        self._lock_fd = fd
-
     async def close(self) -> None:
         await self._on(self._reader, lambda: None)  # wait for the current read
         await self._on(self._writer, self._close)
@@ -84,11 +73,11 @@ class Database:
         for name in ("_read_db", "_write_db"):
             if (db := getattr(self, name, None)) is not None:
                 db.close()
-        if self._lock_fd is not None:
-            os.close(self._lock_fd)
-            self._lock_fd = None
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
-    async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def write(self, work: Callable[[SqliteConnection], T]) -> T:
         """Run `work` in one transaction. Raises: StorageFault, and what `work` raises; then nothing is written."""
 
         def transaction() -> T:
@@ -109,7 +98,7 @@ class Database:
 
         return await self._on(self._writer, transaction)
 
-    async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def read(self, work: Callable[[SqliteConnection], T]) -> T:
         """Run `work` on one snapshot of the data. Raises: StorageFault."""
 
         def snapshot() -> T:

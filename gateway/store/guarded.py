@@ -11,8 +11,8 @@ from typing import TypeVar
 
 from gateway.store import checks, damage, rows
 from gateway.store.base import DamagedRecord, Lost
-from gateway.store.clock import StoreClock
-from gateway.store.database import Database
+from gateway.store.clock import Clock
+from gateway.store.connection import Connection, Database
 from gateway.store.index import QueueIndex
 from gateway.store.rows import RecordDamaged
 
@@ -26,24 +26,30 @@ T = TypeVar("T")
 class GuardedDatabase:
     """Database guard. A record that is set aside is removed from `line` and passed to `lose`."""
 
-    def __init__(self, database: Database, clock: StoreClock, line: QueueIndex, begin: Callable[[], None]) -> None:
-        """`begin` is called in the writing thread before the work of each transaction."""
-        self._database, self._clock, self._line, self._begin = database, clock, line, begin
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        line: QueueIndex,
+        *,
+        begin: Callable[[Connection], None],
+        end: Callable[[Connection], None],
+    ) -> None:
+        """`begin` and `end` are called in the writing thread before and after the work of each transaction."""
+        self._database, self._clock, self._line = database, clock, line
+        self._begin, self._end = begin, end
         self.lose: Lost | None = None
 
-    async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        def timed(db: sqlite3.Connection) -> T:
-            self._begin()
-            before = db.total_changes
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        def timed(db: Connection) -> T:
+            self._begin(db)
             result = work(db)
-            self._clock.note()
-            if not self._clock.is_noted and db.total_changes > before:  # nothing is written for it alone
-                checks.keep_time(db, self._clock)
+            self._end(db)
             return result
 
         return await self._without_damaged(lambda: self._database.write(timed))
 
-    async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def read(self, work: Callable[[Connection], T]) -> T:
         return await self._without_damaged(lambda: self._database.read(work))
 
     async def look_over(self) -> None:

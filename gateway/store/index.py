@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import takewhile
 
@@ -84,8 +84,8 @@ class QueueIndex:
         """Count a job as running."""
         with self._lock:
             lane = self._lanes[next_job.job.lane]
-            if self._lookahead:
-                self._count_passed(lane, next_job, self._order(next_job.job.lane, next_job.at).line)
+            if (passed := self._passed_after(next_job)) is not None:
+                lane.model, lane.passed, lane.grouped = next_job.job.model, passed, None
             order = lane.order
             self._forget(lane, next_job.job.id)
             lane.running.add(next_job.job.id)
@@ -95,6 +95,23 @@ class QueueIndex:
             if order is not None and order.holds(next_job.at):
                 order.serve(next_job)
                 lane.order = order
+
+    def passed_after(self, next_job: NextJob) -> Counter[str] | None:
+        """How often each waiting job is passed once this one is served; None without lookahead."""
+        with self._lock:
+            return self._passed_after(next_job)
+
+    def set_passed(self, lane: Lane, model: str | None, passed: Mapping[str, int]) -> None:
+        """Set the model that was served last, and how often each job was passed because of its model."""
+        with self._lock:
+            state = self._lanes[lane]
+            state.model, state.passed, state.grouped = model, Counter(passed), None
+
+    def begin(self, lane: Lane, job_id: str, now: float) -> None:
+        """Count a job as running that another process serves."""
+        self.end(lane, job_id, now)
+        with self._lock:
+            self._lanes[lane].running.add(job_id)
 
     def end(self, lane: Lane, job_id: str, now: float) -> None:
         with self._lock:
@@ -146,7 +163,7 @@ class QueueIndex:
             candidates = self._candidates(worker.lane, now)
             if not self._lookahead:
                 return candidates.next(worker, now)
-            job = next(filter(worker.may_run, self._grouped(worker.lane, now, worker.loaded)), None)
+            job = next(filter(worker.may_run, self._grouped(worker.lane, now, worker.loaded_model)), None)
             return None if job is None else candidates.take(job, now)
 
     def order(self, lane: Lane, now: float) -> tuple[Waiting, ...]:
@@ -206,7 +223,7 @@ class QueueIndex:
         return state.grouped[1]
 
     def _grouped(self, lane: Lane, now: float, loaded: str | None = None) -> Iterator[Waiting]:
-        """The same with lookahead, computed as far as it is read; `loaded` is the model of the worker that claims."""
+        """The same with lookahead, computed as far as it is read."""
         state, order = self._lanes[lane], self._order(lane, now)
         return grouped(order.line, order.level, self._lookahead, loaded or state.model, state.passed)
 
@@ -215,10 +232,14 @@ class QueueIndex:
             return self._order(lane, now).place(job_id)
         return next((place for place, job in enumerate(self._served(lane, now)) if job.id == job_id), None)
 
-    @staticmethod
-    def _count_passed(lane: _Lane, next_job: NextJob, line: Sequence[Waiting]) -> None:
-        """Count a job as passed if another one is served before it because its model stays in memory."""
-        lane.model, lane.grouped = next_job.job.model, None
-        for job in takewhile(lambda job: job.id != next_job.job.id, line):
-            if job.model != next_job.job.model:
-                lane.passed[job.id] += 1
+    def _passed_after(self, next_job: NextJob) -> Counter[str] | None:
+        """How often each job is passed once this one is served: those before it, because its model stays in memory."""
+        if not self._lookahead:
+            return None
+        job, passed = next_job.job, self._lanes[next_job.job.lane].passed.copy()
+        line = self._order(job.lane, next_job.at).line
+        passed.update(
+            other.id for other in takewhile(lambda other: other.id != job.id, line) if other.model != job.model
+        )
+        del passed[job.id]
+        return passed

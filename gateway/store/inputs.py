@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from functools import partial
 from pathlib import Path
 
 from gateway.store import blob_owners, damage, queries
 from gateway.store.base import InputBounds
 from gateway.store.blobs import Blobs, name_of
-from gateway.store.clock import StoreClock
+from gateway.store.clock import Clock
+from gateway.store.connection import Connection
 from gateway.store.guarded import GuardedDatabase
 
 
 class Inputs:
     """The blobs of a JobStore in `folder`; `gateway.store.base` documents the methods."""
 
-    def __init__(self, folder: Path, clock: StoreClock, records: GuardedDatabase) -> None:
+    def __init__(self, folder: Path, clock: Clock, records: GuardedDatabase) -> None:
         self._clock, self._records = clock, records
         self._blobs = Blobs(folder, clock.date, clock.age_s)
 
@@ -27,7 +27,7 @@ class Inputs:
     async def put(self, data: bytes, owner: str, payer: str, bounds: InputBounds | None, name: str | None) -> str:
         sha256 = name if name is not None else await asyncio.to_thread(name_of, data)
 
-        def note(db: sqlite3.Connection) -> bool:
+        def note(db: Connection) -> bool:
             return blob_owners.note(db, sha256, len(data), owner, payer, self._clock.steady(), bounds)
 
         is_new = await self._records.write(note)
@@ -63,7 +63,7 @@ class Inputs:
         count = await asyncio.to_thread(self._blobs.drop_unused, used, grace_s, most_s)
         sizes = await asyncio.to_thread(self._blobs.sizes)
 
-        def mend(db: sqlite3.Connection) -> None:
+        def mend(db: Connection) -> None:
             blob_owners.mend(db)
             blob_owners.forget_gone(db, sizes, before)
             blob_owners.recount(db, sizes, before)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import sqlite3
 
 from gateway.jobs.job import Job, State
 from gateway.store import rows
 from gateway.store.base import MissedEvents, Stats
+from gateway.store.connection import Connection
 
 STATES = frozenset(State)
 FORGOTTEN = "forgotten events"
@@ -19,9 +19,9 @@ LIVE_MOST = 500
 """Jobs of one owner that a client is shown when it begins to listen."""
 
 
-def missed_events(db: sqlite3.Connection, owner: str, after: int | None, limit: int) -> MissedEvents:
+def missed_events(db: Connection, owner: str, after: int | None, limit: int) -> MissedEvents:
     """Like `JobStore.missed_events`."""
-    last = rows.last_number(db)
+    last = db.last_number("events")
     if after is not None and forgotten(db) <= after <= last:
         events = rows.events_of(db, owner, after, limit)
         return MissedEvents(events[-1].number if len(events) == limit else last, events=tuple(events))
@@ -35,7 +35,7 @@ def missed_events(db: sqlite3.Connection, owner: str, after: int | None, limit: 
     return MissedEvents(last, live=tuple(jobs), live_count=int(count))
 
 
-def stats(db: sqlite3.Connection) -> Stats:
+def stats(db: Connection) -> Stats:
     """Counts over all stored jobs."""
     groups = db.execute(
         "SELECT state, protocol, count(*), sum(images), sum(CASE WHEN finished_steady > started_steady"
@@ -48,18 +48,18 @@ def stats(db: sqlite3.Connection) -> Stats:
     return Stats(counts, int(images), float(seconds))
 
 
-def ended_before(db: sqlite3.Connection, at: float, keep_newest: int, limit: int) -> list[Job]:
+def ended_before(db: Connection, at: float, keep_newest: int, limit: int) -> list[Job]:
     """Like `JobStore.ended_before`."""
     ended = "SELECT number FROM jobs WHERE finished_at IS NOT NULL"
     too_many = db.execute(f"{ended} ORDER BY number DESC LIMIT 1 OFFSET ?", (keep_newest,)).fetchone()
-    oldest = f"SELECT * FROM ({ended} AND number <= ? ORDER BY number LIMIT ?)"
-    old = f"SELECT * FROM ({ended} AND finished_steady < ? ORDER BY finished_steady LIMIT ?)"
+    oldest = f"SELECT * FROM ({ended} AND number <= ? ORDER BY number LIMIT ?) AS oldest"
+    old = f"SELECT * FROM ({ended} AND finished_steady < ? ORDER BY finished_steady LIMIT ?) AS old"
     last = 0 if too_many is None else too_many["number"]
     numbers = db.execute(f"{oldest} UNION {old} ORDER BY number LIMIT ?", (last, limit, at, limit, limit)).fetchall()
     return rows.by_number(db, [row["number"] for row in numbers])
 
 
-def inputs_after(db: sqlite3.Connection, number: int) -> tuple[int | None, set[str]]:
+def inputs_after(db: Connection, number: int) -> tuple[int | None, set[str]]:
     """Names of inputs in a page of jobs after `number`, and the number of the page's last job; None after the end."""
     plans = db.execute(
         "SELECT number, plan FROM jobs WHERE number > ? ORDER BY number LIMIT ?", (number, PLANS_AT_ONCE)
@@ -68,10 +68,10 @@ def inputs_after(db: sqlite3.Connection, number: int) -> tuple[int | None, set[s
     return (plans[-1]["number"] if plans else None), names
 
 
-def forgotten(db: sqlite3.Connection) -> int:
+def forgotten(db: Connection) -> int:
     """The number up to which events may have been deleted."""
     return int(rows.stored_text(db, FORGOTTEN) or 0)
 
 
-def forget(db: sqlite3.Connection, number: int) -> None:
+def forget(db: Connection, number: int) -> None:
     rows.store_text(db, FORGOTTEN, str(number))

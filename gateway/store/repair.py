@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -15,6 +14,7 @@ from gateway.store import checks, damage
 from gateway.store.backups import FAULTS
 from gateway.store.base import DamagedRecord, StoreCorrupt
 from gateway.store.clock import StoreClock
+from gateway.store.connection import Connection
 from gateway.store.database import Database
 from gateway.store.schema import VERSION, connect_to_read, damaged, is_whole, unusable
 
@@ -42,7 +42,7 @@ def look(folder: Path) -> list[str]:
         raise StoreCorrupt(unusable(file, error)) from error
 
 
-def _sentences(db: sqlite3.Connection) -> Iterator[str]:
+def _sentences(db: Connection) -> Iterator[str]:
     for record in damage.listed(db):
         yield f"{record.name} was set aside: {record.reason}"
     report = damage.find(db, is_thorough=not checks.was_read(db))

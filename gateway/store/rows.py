@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -28,6 +27,7 @@ from gateway.jobs.plans import lane_of
 from gateway.jobs.resolve import Adjustment
 from gateway.store import checksum
 from gateway.store.base import Lease, WaitingPlan
+from gateway.store.connection import Connection, Row
 from gateway.store.packed import SEQ, unpacked
 
 _adjustments: TypeAdapter[tuple[Adjustment, ...]] = TypeAdapter(tuple[Adjustment, ...], config=UNCACHED)
@@ -44,9 +44,9 @@ class RecordDamaged(Exception):
         super().__init__(f"the record of job {job_id} is damaged")
 
 
-def insert(db: sqlite3.Connection, new: NewJob, at: float, steady: float) -> Job:
+def insert(db: Connection, new: NewJob, at: float, steady: float) -> Job:
     """Store a job with its first event, Queued."""
-    number = _next(db, "jobs")
+    number = db.next_number("jobs")
     job = Job.of(new, number).apply(Queued(), float(at), float(steady))
     standing = Standing(job.priority, job.created_steady, number)
     row = {
@@ -67,28 +67,24 @@ def insert(db: sqlite3.Connection, new: NewJob, at: float, steady: float) -> Job
         **_folded_columns(job),
         **_place(standing),
     }
-    job, event = _numbered(job, _next(db, "events"))
+    job, event = _numbered(job, db.next_number("events"))
     row["checksum"] = checksum.of_job(row, None, [event])
     _insert(db, "jobs", row)
     _insert(db, "events", event)
     return job
 
 
-def _next(db: sqlite3.Connection, table: str) -> int:
-    """The number that AUTOINCREMENT gives next: greater than every earlier one."""
-    query = (
-        f"SELECT max(coalesce((SELECT max(number) FROM {table}), 0),"
-        " coalesce((SELECT seq FROM sqlite_sequence WHERE name = ?), 0)) + 1"
-    )
-    return int(db.execute(query, (table,)).fetchone()[0])
+def marks(count: int) -> str:
+    """So many marks for values in a list of SQL; a list of none has no row."""
+    return ",".join("?" * count) or "NULL"
 
 
-def insert_event(db: sqlite3.Connection, event: checksum.Cells) -> None:
+def insert_event(db: Connection, event: checksum.Cells) -> None:
     """Store an event row as it is."""
     _insert(db, "events", dict(event))
 
 
-def _insert(db: sqlite3.Connection, table: str, row: Mapping[str, object]) -> None:
+def _insert(db: Connection, table: str, row: Mapping[str, object]) -> None:
     marks = ",".join("?" * len(row))
     db.execute(f"INSERT INTO {table} ({','.join(row)}) VALUES ({marks})", tuple(row.values()))
 
@@ -129,14 +125,14 @@ def _place(standing: Standing) -> dict[str, object]:
     }
 
 
-def move(db: sqlite3.Connection, standings: Mapping[str, Standing]) -> None:
+def move(db: Connection, standings: Mapping[str, Standing]) -> None:
     """Change the positions of jobs in the queue, of thousands where one moves past them. Raises: RecordDamaged."""
     ids = list(standings)
     update = "UPDATE jobs SET standing_priority = ?, standing_since = ?, standing_number = ?, checksum = ? WHERE id = ?"
     for at in range(0, len(ids), EVENTS_AT_ONCE):
         some = ids[at : at + EVENTS_AT_ONCE]
         changes = []
-        for row in db.execute(f"SELECT * FROM jobs WHERE id IN ({','.join('?' * len(some))})", some).fetchall():
+        for row in db.execute(f"SELECT * FROM jobs WHERE id IN ({marks(len(some))})", some).fetchall():
             if not checksum.is_right(row):
                 raise RecordDamaged(row["id"])
             place = _place(standings[row["id"]])
@@ -145,18 +141,18 @@ def move(db: sqlite3.Connection, standings: Mapping[str, Standing]) -> None:
         db.executemany(update, changes)
 
 
-def hide(db: sqlite3.Connection, job_id: str) -> None:
+def hide(db: Connection, job_id: str) -> None:
     """Hide a job, if it exists. Raises: RecordDamaged."""
     _change(db, job_id, {"hidden": 1})
 
 
-def forget_key(db: sqlite3.Connection, job_id: str) -> None:
+def forget_key(db: Connection, job_id: str) -> None:
     """Free a job's Idempotency-Key for other jobs. Raises: RecordDamaged."""
     _change(db, job_id, {"idempotency_key": None})
 
 
 def _change(
-    db: sqlite3.Connection, job_id: str, columns: Mapping[str, object], added: Sequence[Mapping[str, object]] = ()
+    db: Connection, job_id: str, columns: Mapping[str, object], added: Sequence[Mapping[str, object]] = ()
 ) -> None:
     """Change columns of a sound row, except those of its worker, and seal it again. Raises: RecordDamaged."""
     row = db.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
@@ -175,17 +171,17 @@ EVENTS_AT_ONCE = 500
 WAITING_COLUMNS = "id, owner, lane, model, standing_priority, standing_since, standing_number"
 
 
-def waiting(row: sqlite3.Row) -> Waiting:
+def waiting(row: Row) -> Waiting:
     """A waiting job's place in the queue, from a row with `WAITING_COLUMNS`."""
     standing = Standing(Priority(row["standing_priority"]), row["standing_since"], row["standing_number"])
     return Waiting(row["id"], row["owner"], row["lane"], row["model"], standing)
 
 
-def append(db: sqlite3.Connection, job: Job, fact: StateFacts, at: float, steady: float) -> Job:
+def append(db: Connection, job: Job, fact: StateFacts, at: float, steady: float) -> Job:
     """Store one more fact, dated no earlier than the last one. Raises: IllegalTransition, RecordDamaged."""
     at, steady = max(at, job.events[-1].at), max(steady, job.events[-1].steady)
     after = job.apply(fact, float(at), float(steady))
-    after, event = _numbered(after, _next(db, "events"))
+    after, event = _numbered(after, db.next_number("events"))
     _insert(db, "events", event)
     columns = _folded_columns(after)
     if after.state is not State.RUNNING:
@@ -194,14 +190,14 @@ def append(db: sqlite3.Connection, job: Job, fact: StateFacts, at: float, steady
     return after
 
 
-def seal(db: sqlite3.Connection, job_id: str) -> None:
+def seal(db: Connection, job_id: str) -> None:
     """Give a record its first checksum."""
     row = db.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
     sealed = checksum.of_job(row, None, stored_events(db, row["number"]))
     db.execute("UPDATE jobs SET checksum = ? WHERE id = ?", (sealed, job_id))
 
 
-def leased_job(db: sqlite3.Connection, lease: Lease) -> Job | None:
+def leased_job(db: Connection, lease: Lease) -> Job | None:
     """The job if this lease still holds it: the fence of every write."""
     row = db.execute(
         "SELECT * FROM jobs WHERE id = ? AND attempt = ? AND state = 'running'", (lease.job.id, lease.job.attempt)
@@ -209,51 +205,51 @@ def leased_job(db: sqlite3.Connection, lease: Lease) -> Job | None:
     return None if row is None else fold(db, row)
 
 
-def find(db: sqlite3.Connection, job_id: str) -> Job | None:
+def find(db: Connection, job_id: str) -> Job | None:
     row = db.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
     return None if row is None else fold(db, row)
 
 
-def is_gone(db: sqlite3.Connection, job_id: str) -> bool:
+def is_gone(db: Connection, job_id: str) -> bool:
     """Whether a job has no row."""
     return db.execute("SELECT 1 FROM jobs WHERE id = ?", (job_id,)).fetchone() is None
 
 
-def fold_all(db: sqlite3.Connection, sql: str, values: Sequence[object]) -> list[Job]:
+def fold_all(db: Connection, sql: str, values: Sequence[object]) -> list[Job]:
     """The jobs that a query over whole rows of `jobs` selects. Raises: RecordDamaged."""
     selected = db.execute(sql, values).fetchall()
     stored: dict[object, list[checksum.Cells]] = {}
     for at in range(0, len(selected), EVENTS_AT_ONCE):
         ids = [row["id"] for row in selected[at : at + EVENTS_AT_ONCE]]
-        mine = f"job_id IN ({','.join('?' * len(ids))})"
+        mine = f"job_id IN ({marks(len(ids))})"
         for event in db.execute(f"SELECT * FROM events WHERE {mine} ORDER BY job_id, seq", ids):
             stored.setdefault(event["job_id"], []).append(event)
     return [_sound(row, unpacked(stored.get(row["id"], []))) for row in selected]
 
 
-def by_number(db: sqlite3.Connection, numbers: Sequence[int], order: str = "ASC") -> list[Job]:
+def by_number(db: Connection, numbers: Sequence[int], order: str = "ASC") -> list[Job]:
     """The jobs with these numbers, in order of submission, or DESC. Raises: RecordDamaged."""
     jobs: list[Job] = []
     for at in range(0, len(numbers), EVENTS_AT_ONCE):
         some = numbers[at : at + EVENTS_AT_ONCE]
-        which = f"number IN ({','.join('?' * len(some))})"
+        which = f"number IN ({marks(len(some))})"
         jobs += fold_all(db, f"SELECT * FROM jobs WHERE {which} ORDER BY number {order}", some)
     return jobs
 
 
-def by_id(db: sqlite3.Connection, job_ids: Sequence[str]) -> list[Job]:
+def by_id(db: Connection, job_ids: Sequence[str]) -> list[Job]:
     """Those of these jobs that exist, in the order of their ids. Raises: RecordDamaged."""
     jobs: dict[str, Job] = {}
     for at in range(0, len(job_ids), EVENTS_AT_ONCE):
         some = job_ids[at : at + EVENTS_AT_ONCE]
-        which = f"id IN ({','.join('?' * len(some))})"
+        which = f"id IN ({marks(len(some))})"
         jobs |= {job.id: job for job in fold_all(db, f"SELECT * FROM jobs WHERE {which}", some)}
     return [jobs[job_id] for job_id in job_ids if job_id in jobs]
 
 
-def plans(db: sqlite3.Connection, job_ids: Sequence[str]) -> list[WaitingPlan]:
+def plans(db: Connection, job_ids: Sequence[str]) -> list[WaitingPlan]:
     """The plans of those of these jobs that wait; only what was begun is folded. Raises: RecordDamaged."""
-    which = f"id IN ({','.join('?' * len(job_ids))}) AND state = 'queued'"
+    which = f"id IN ({marks(len(job_ids))}) AND state = 'queued'"
     stored = db.execute(f"SELECT id, plan, attempt FROM jobs WHERE {which}", job_ids).fetchall()
     begun = {job.id: job for job in by_id(db, [row["id"] for row in stored if row["attempt"]])}
     waiting = []
@@ -268,18 +264,18 @@ def plans(db: sqlite3.Connection, job_ids: Sequence[str]) -> list[WaitingPlan]:
     return waiting
 
 
-def fold(db: sqlite3.Connection, row: sqlite3.Row) -> Job:
+def fold(db: Connection, row: Row) -> Job:
     """The job of a row, folded from its events. Raises: RecordDamaged."""
     return _sound(row, stored_events(db, row["number"]))
 
 
-def _sound(row: sqlite3.Row, stored: Sequence[checksum.Cells]) -> Job:
+def _sound(row: Row, stored: Sequence[checksum.Cells]) -> Job:
     if not checksum.is_right(row, stored):
         raise RecordDamaged(row["id"])
     return folded(row, stored)
 
 
-def folded(row: sqlite3.Row, stored: Sequence[checksum.Cells]) -> Job:
+def folded(row: Row, stored: Sequence[checksum.Cells]) -> Job:
     """The job of a row and its events, whatever their checksum. Raises: RecordDamaged."""
     try:
         new = NewJob(
@@ -308,19 +304,19 @@ def folded(row: sqlite3.Row, stored: Sequence[checksum.Cells]) -> Job:
     return job
 
 
-def stored_events(db: sqlite3.Connection, number: int) -> list[checksum.Cells]:
+def stored_events(db: Connection, number: int) -> list[checksum.Cells]:
     """The events of the job with this number, in order, unchecked."""
     mine = "job_id = (SELECT id FROM jobs WHERE number = ?)"
     return unpacked(db.execute(f"SELECT * FROM events WHERE {mine} ORDER BY seq", (number,)))
 
 
-def events(db: sqlite3.Connection, job_id: str, after: int) -> list[JobEvent]:
+def events(db: Connection, job_id: str, after: int) -> list[JobEvent]:
     """A job's events with a greater seq, in order. Raises: RecordDamaged."""
     newer = "SELECT * FROM events WHERE job_id = ? AND (seq > ? OR seq = ?) ORDER BY seq"
     return [_event(row) for row in unpacked(db.execute(newer, (job_id, after, SEQ))) if row["seq"] > after]
 
 
-def events_of(db: sqlite3.Connection, owner: str, after: int, limit: int) -> list[JobEvent]:
+def events_of(db: Connection, owner: str, after: int, limit: int) -> list[JobEvent]:
     """Events of all jobs of this owner with a greater number, in order."""
     newer = db.execute(
         "SELECT events.* FROM events JOIN jobs ON jobs.id = events.job_id"
@@ -328,12 +324,6 @@ def events_of(db: sqlite3.Connection, owner: str, after: int, limit: int) -> lis
         (after, owner, limit),
     ).fetchall()
     return [_event(row) for row in newer]
-
-
-def last_number(db: sqlite3.Connection) -> int:
-    """The number of the newest event that was ever stored, even if it was deleted."""
-    row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
-    return row[0] if row is not None and isinstance(row[0], int) else 0
 
 
 def _fact(event: checksum.Cells) -> StateFacts:
@@ -365,7 +355,7 @@ def lower(word: str) -> str:
 # ---- texts stored by name --------------------------------------------------------------------------
 
 
-def store_text(db: sqlite3.Connection, name: str, value: str | None) -> None:
+def store_text(db: Connection, name: str, value: str | None) -> None:
     """Store a text under a name; None removes it."""
     if value is None:
         db.execute("DELETE FROM kept WHERE name = ?", (name,))
@@ -377,7 +367,7 @@ def store_text(db: sqlite3.Connection, name: str, value: str | None) -> None:
     )
 
 
-def stored_text(db: sqlite3.Connection, name: str) -> str | None:
+def stored_text(db: Connection, name: str) -> str | None:
     """The text stored under a name; None also if it does not match its checksum."""
     row = db.execute("SELECT * FROM kept WHERE name = ?", (name,)).fetchone()
     return None if row is None or not checksum.is_right_kept(row) else str(row["value"])

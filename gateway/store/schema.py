@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 import sqlite3
 import sys
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from gateway.store.backups import FAULTS, newest_of
 from gateway.store.base import StoreCorrupt
+from gateway.store.connection import Dialect
 
 VERSION = 7
 """Database version, raised with the tables and with the JSON in them: no newer database is read (`CONTENTS`)."""
@@ -158,10 +161,32 @@ ROW_FAULT = re.compile(r"(NULL|NUMERIC|TEXT|BLOB|INT|REAL) value in ")
 """integrity_check's message about one cell, which damages one record only."""
 
 
-def connect(file: Path) -> sqlite3.Connection:
+PROMPT = "coalesce(plan->>'prompt', plan->>'drawn'->>'prompt')"
+DIALECT = Dialect(PROMPT, has_word=f"instr(lower({PROMPT}), ?) > 0", unindexed="+", has_loose_types=True)
+
+
+class SqliteConnection(sqlite3.Connection):
+    """A `gateway.store.connection.Connection` of SQLite."""
+
+    dialect = DIALECT
+
+    def stream(self, sql: str, values: Sequence[Any]) -> sqlite3.Cursor:
+        return self.execute(sql, values)
+
+    def next_number(self, table: str) -> int:
+        """The number that AUTOINCREMENT gives next."""
+        query = f"SELECT coalesce(max(number), 0) FROM {table}"
+        return max(int(self.execute(query).fetchone()[0]), self.last_number(table)) + 1
+
+    def last_number(self, table: str) -> int:
+        row = self.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)).fetchone()
+        return row[0] if row is not None and isinstance(row[0], int) else 0
+
+
+def connect(file: Path) -> SqliteConnection:
     """A connection whose commits are on disk when they return."""
     is_new = not file.exists() or file.stat().st_size == 0
-    db = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+    db = sqlite3.connect(file, isolation_level=None, check_same_thread=False, factory=SqliteConnection)
     _prepare(db)
     if is_new:
         db.execute(SHRINKS)
@@ -175,9 +200,11 @@ def connect(file: Path) -> sqlite3.Connection:
     return db
 
 
-def connect_to_read(file: Path) -> sqlite3.Connection:
+def connect_to_read(file: Path) -> SqliteConnection:
     """A read-only connection, which works while another process has the database open."""
-    db = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+    db = sqlite3.connect(
+        f"{file.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, factory=SqliteConnection
+    )
     _prepare(db)
     return db
 
@@ -203,7 +230,7 @@ def _way_back(file: Path) -> str:
     return "" if newest is None else f", or copy {newest.parent.name}/{newest.name} to its place to restore it"
 
 
-def open_checked(file: Path) -> sqlite3.Connection:
+def open_checked(file: Path) -> SqliteConnection:
     """Connect, check every page, create missing tables, upgrade older ones.
 
     Raises: StoreCorrupt; the file is left as it is.
@@ -211,7 +238,7 @@ def open_checked(file: Path) -> sqlite3.Connection:
     size = file.stat().st_size if file.exists() else PAGE_BYTES
     if size < PAGE_BYTES and (size or newest_of(file, VERSION) is not None):
         raise StoreCorrupt(damaged(file))  # SQLite would treat it as a new database
-    db: sqlite3.Connection | None = None
+    db: SqliteConnection | None = None
     try:
         db = connect(file)
         _bring_up_to_date(db, file)

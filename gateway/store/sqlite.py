@@ -1,74 +1,34 @@
-"""SQLite job store: jobs in the rows of one file. Knows no protocol.
-
-Its statements are also valid for PostgreSQL.
-"""
+"""SQLite job store: jobs in the rows of one file, locked by this process. Knows no protocol."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
-from functools import partial
-from itertools import islice
 from pathlib import Path
-from typing import Literal, Unpack
 
-from engine.protocol import Cancelled, CancelReason, Failed
-from gateway.errors import (
-    IdempotencyConflict,
-    JobDamaged,
-    JobNotFound,
-    JobNotWaiting,
-    OwnerQueueFull,
-    QueueFull,
-    StorageFault,
-)
-from gateway.jobs.facts import CancelRequested, Requeued, RequeueReason, Started
-from gateway.jobs.job import Job, JobEvent, NewJob, Outcome, State, StateFacts
-from gateway.jobs.order import RoundRobinState, Standing, Waiting, moved
-from gateway.jobs.plans import LANES, Lane, lane_of
-from gateway.store import checks, compaction, damage, guarded, lists, queries, rows
+from engine.protocol import Cancelled
+from gateway.errors import StorageFault
+from gateway.jobs.facts import Requeued
+from gateway.jobs.job import Job, State
+from gateway.store import checks, compaction, rows
 from gateway.store.backups import FAULTS
-from gateway.store.base import (
-    Bounds,
-    DamagedRecord,
-    InputBounds,
-    JobFilter,
-    Lease,
-    Lost,
-    MissedEvents,
-    OnEvent,
-    Stats,
-    StoreCorrupt,
-    Submitted,
-    WaitingPlan,
-    WorkerInfo,
-)
-from gateway.store.candidates import Candidates, NextJob
+from gateway.store.base import Lost, OnEvent, StoreCorrupt
 from gateway.store.clock import StoreClock
+from gateway.store.connection import Connection
 from gateway.store.database import Database
-from gateway.store.guarded import GuardedDatabase
-from gateway.store.index import QueueIndex
-from gateway.store.inputs import Inputs
-from gateway.store.prompt_index import IndexUnusable, PromptIndex
-from gateway.store.rows import RecordDamaged
-from gateway.store.schema import unusable
-
-log = logging.getLogger("gateway.store")
-
-IDEMPOTENCY_S = 24 * 3600.0
-LISTED_AT_ONCE = 200
-"""Jobs of a list that are read in one transaction."""
-INDEXED_AT_ONCE = 200
-"""Prompts that are added to their index in one transaction."""
+from gateway.store.prompt_index import PromptIndex
+from gateway.store.schema import SqliteConnection, unusable
+from gateway.store.sql_store import SqlStore
 
 
-class SqliteStore:
+class SqliteStore(SqlStore):
     """A JobStore in `folder` (mode 0700), locked by this process."""
+
+    _database: Database
+    _clock: StoreClock
 
     def __init__(
         self,
@@ -79,20 +39,15 @@ class SqliteStore:
         lookahead: int = 0,
     ) -> None:
         """`clock` gives the date and may jump; `elapsed` only increases; a test clock given alone serves as both."""
-        self._clock = StoreClock(clock, elapsed or (time.monotonic if clock is time.time else clock))
-        self._database = Database(folder, self._written)
-        self._line = QueueIndex(lookahead)
-        self._records = GuardedDatabase(self._database, self._clock, self._line, self._begin)
-        self._inputs = Inputs(folder / "blobs", self._clock, self._records)
-        self._prompts = PromptIndex(folder)
-        self._news: list[tuple[Job, JobEvent]] = []
-        """Events of the current transaction, sent when it is on disk."""
-        self._after: list[Callable[[], None]] = []
-        """Changes to the queue index, made when the current transaction is on disk."""
-        self._hear: OnEvent | None = None
-        self._loop: asyncio.AbstractEventLoop
-
-    # ---- open and close --------------------------------------------------------------------------
+        elapsed = elapsed or (time.monotonic if clock is time.time else clock)
+        super().__init__(
+            Database(folder, self._written),
+            StoreClock(clock, elapsed),
+            inputs=folder / "blobs",
+            prompts=PromptIndex(folder),
+            lookahead=lookahead,
+        )
+        self._changes_before = 0
 
     async def open(self, on_event: OnEvent | None = None, lose: Lost | None = None) -> list[Job]:
         self._loop = asyncio.get_running_loop()
@@ -110,7 +65,8 @@ class SqliteStore:
         self._hear, self._records.lose = on_event, lose
         return recovered
 
-    def _recover(self, db: sqlite3.Connection) -> list[Job]:
+    def _recover(self, db: Connection) -> list[Job]:
+        """End or requeue what an earlier process left running, and end its clients' attached jobs."""
         live = db.execute(
             "SELECT * FROM jobs WHERE state IN ('running', 'queued') AND finished_at IS NULL"
             " AND (state = 'running' OR attached = 1) ORDER BY number"
@@ -126,22 +82,15 @@ class SqliteStore:
                 changed.append(self._append(db, job, Requeued(reason="gateway_restart")))
         return changed
 
-    def _fill_line(self, db: sqlite3.Connection) -> None:
-        self._line.clear()
-        waiting = f"SELECT {rows.WAITING_COLUMNS} FROM jobs WHERE state = 'queued' AND finished_at IS NULL"
-        for row in db.execute(waiting).fetchall():
-            try:
-                self._line.put(rows.waiting(row))
-            except rows.UNREADABLE:
-                raise RecordDamaged(row["id"]) from None
-        for lane in LANES:
-            self._line.set_paused(lane, rows.stored_text(db, f"paused {lane}") is not None)
-            if (turns := rows.stored_text(db, f"turns {lane}")) is not None:
-                try:
-                    self._line.set_turns(lane, rows.to_turns(turns))
-                except rows.UNREADABLE:
-                    log.warning("the round-robin state of the %s lane cannot be read; it starts again", lane)
-        self._line.prepare(self._clock.steady())
+    def _begin(self, db: Connection) -> None:
+        super()._begin(db)
+        self._changes_before = _changes(db)
+
+    def _end(self, db: Connection) -> None:
+        """Store the clock where it was changed, together with the work: nothing is written for it alone."""
+        self._clock.note()
+        if not self._clock.is_noted and _changes(db) > self._changes_before:
+            self._keep_time(db)
 
     async def close(self) -> None:
         if self._database.is_open:
@@ -149,186 +98,8 @@ class SqliteStore:
                 await self._database.write(self._keep_time)
         await self._database.close()
 
-    def _keep_time(self, db: sqlite3.Connection) -> None:
+    def _keep_time(self, db: Connection) -> None:
         checks.keep_time(db, self._clock)
-
-    # ---- writes ----------------------------------------------------------------------------------
-
-    async def submit(self, new: NewJob, bounds: Bounds, worker: WorkerInfo | None = None) -> Submitted:
-        def work(db: sqlite3.Connection) -> Submitted:
-            if new.idempotency_key is not None and (former := self._find_idempotent(db, new)) is not None:
-                return Submitted(former, created=False)
-            self._check_bounds(db, new, bounds)
-            lane = lane_of(new.plan)
-            is_alone = not self._line.depth(lane) and not self._line.running(lane)
-            if is_alone:
-                self._keep_turns(db, lane, RoundRobinState())
-            job = self._tell(rows.insert(db, new, self._clock.date(), self._clock.steady()))
-            standing = Standing(job.priority, job.created_steady, job.number)
-            waiting = Waiting(job.id, job.owner, lane, job.plan.model, standing)
-            self._after.append(lambda: self._line.put(waiting))
-            if worker is None or worker.lane != lane or not is_alone or self._line.is_paused(lane):
-                return Submitted(job, created=True)
-            now = self._clock.steady()
-            next_job = Candidates([waiting], RoundRobinState(), now).next(worker, now)
-            lease = None if next_job is None else self._begin_job(db, worker, job, next_job)
-            return Submitted(job, created=True, lease=lease)
-
-        return await self._records.write(work)
-
-    def _find_idempotent(self, db: sqlite3.Connection, new: NewJob) -> Job | None:
-        row = db.execute(
-            "SELECT * FROM jobs WHERE owner = ? AND idempotency_key = ?", (new.owner, new.idempotency_key)
-        ).fetchone()
-        if row is None:
-            return None
-        job = rows.fold(db, row)
-        if job.created_steady < self._clock.steady() - IDEMPOTENCY_S:
-            rows.forget_key(db, job.id)
-            return None
-        if job.fingerprint != new.fingerprint:
-            raise IdempotencyConflict
-        return job
-
-    def _check_bounds(self, db: sqlite3.Connection, new: NewJob, bounds: Bounds) -> None:
-        if self._line.count() >= bounds.waiting:
-            raise QueueFull(retry_after_s=30)
-        if bounds.waiting_per_owner is not None and self._line.count(new.owner) >= bounds.waiting_per_owner:
-            raise OwnerQueueFull(retry_after_s=30)
-
-    async def claim(self, worker: WorkerInfo) -> Lease | None:
-        if not self._line.depth(worker.lane):
-            return None
-
-        def work(db: sqlite3.Connection) -> Lease | None:
-            if self._line.is_paused(worker.lane):
-                return None
-            next_job = self._line.next(worker, self._clock.steady())
-            if next_job is None:
-                return None
-            if (before := rows.find(db, next_job.job.id)) is None:
-                raise RecordDamaged(next_job.job.id)
-            return self._begin_job(db, worker, before, next_job)
-
-        return await self._records.write(work)
-
-    def _begin_job(self, db: sqlite3.Connection, worker: WorkerInfo, before: Job, next_job: NextJob) -> Lease:
-        job = self._append(db, before, Started(attempt=before.attempt + 1))
-        rows.store_text(db, f"turns {worker.lane}", rows.of_turns(next_job.turns))
-        self._after.append(lambda: self._line.serve(next_job))
-        until = None if worker.lease_s is None else self._clock.steady() + worker.lease_s
-        db.execute("UPDATE jobs SET worker = ?, lease_until = ? WHERE id = ?", (worker.id, until, job.id))
-        return Lease(job, worker.id)
-
-    def _keep_turns(self, db: sqlite3.Connection, lane: Lane, turns: RoundRobinState) -> None:
-        if turns != self._line.turns(lane):
-            rows.store_text(db, f"turns {lane}", rows.of_turns(turns))
-            self._after.append(lambda: self._line.set_turns(lane, turns))
-
-    async def pause(self, lane: Lane, paused: bool) -> None:
-        def work(db: sqlite3.Connection) -> None:
-            rows.store_text(db, f"paused {lane}", "true" if paused else None)
-            self._after.append(lambda: self._line.set_paused(lane, paused))
-
-        await self._records.write(work)
-
-    def is_paused(self, lane: Lane) -> bool:
-        return self._line.is_paused(lane)
-
-    async def move(self, job_id: str, to: int) -> list[Waiting]:
-        def work(db: sqlite3.Connection) -> list[Waiting]:
-            job = self._get(db, job_id)
-            if job.state is not State.QUEUED:
-                raise JobNotWaiting
-            line = self._line.order(lane_of(job.plan), self._clock.steady())
-            standings = moved(line, job_id, to)
-            rows.move(db, standings)
-            changed = [replace(other, standing=standings[other.id]) for other in line if other.id in standings]
-            self._after.append(lambda: self._line.put(*changed))
-            return changed
-
-        return await self._records.write(work)
-
-    async def heartbeat(self, lease: Lease, lease_s: float | None = None) -> Literal["ok", "cancel", "lost"]:
-        def work(db: sqlite3.Connection) -> Literal["ok", "cancel", "lost"]:
-            job = rows.leased_job(db, lease)
-            if job is None:
-                return "lost"
-            if lease_s is not None:
-                db.execute("UPDATE jobs SET lease_until = ? WHERE id = ?", (self._clock.steady() + lease_s, job.id))
-            return "ok" if job.cancel_requested is None else "cancel"
-
-        return await self._records.write(work)
-
-    async def record(self, lease: Lease, fact: StateFacts) -> JobEvent | None:
-        def work(db: sqlite3.Connection) -> JobEvent | None:
-            job = rows.leased_job(db, lease)
-            return None if job is None else self._append(db, job, fact).events[-1]
-
-        return await self._records.write(work)
-
-    async def commit(
-        self, lease: Lease, outcome: Outcome, *facts: StateFacts
-    ) -> tuple[Literal["committed", "already_mine", "fenced"], Job]:
-        def work(db: sqlite3.Connection) -> tuple[Literal["committed", "already_mine", "fenced"], Job]:
-            job = rows.find(db, lease.job.id)
-            if job is None:  # its record was set aside meanwhile
-                return "fenced", lease.job
-            if job.attempt == lease.job.attempt and job.state is State.RUNNING:
-                for fact in facts:
-                    job = self._append(db, job, fact)
-                return "committed", self._append(db, job, outcome)
-            mine = job.attempt == lease.job.attempt and job.events[-1].fact == outcome
-            return "already_mine" if mine else "fenced", job
-
-        return await self._records.write(work)
-
-    async def release(self, lease: Lease, why: RequeueReason) -> Job | None:
-        def work(db: sqlite3.Connection) -> Job | None:
-            job = rows.leased_job(db, lease)
-            if job is None:
-                return None
-            lane = lane_of(job.plan)
-            self._keep_turns(db, lane, self._line.turns(lane).given_back(job.owner))
-            return self._append(db, job, Requeued(reason=why))
-
-        return await self._records.write(work)
-
-    async def cancel(self, job_id: str, reason: CancelReason) -> Job:
-        def work(db: sqlite3.Connection) -> Job:
-            job = self._get(db, job_id)
-            if job.state is State.QUEUED:
-                return self._append(db, job, Cancelled(reason=reason))
-            if job.state is State.RUNNING and job.cancel_requested is None:
-                return self._append(db, job, CancelRequested(reason=reason))
-            return job
-
-        return await self._records.write(work)
-
-    async def refuse(self, job_ids: Sequence[str], failure: Failed) -> list[Job]:
-        def work(db: sqlite3.Connection) -> list[Job]:
-            jobs = [job for job_id in job_ids if (job := rows.find(db, job_id)) is not None]
-            return [self._append(db, job, failure) for job in jobs if job.state is State.QUEUED]
-
-        return await self._records.write(work)
-
-    async def hide(self, job_ids: Sequence[str]) -> None:
-        def work(db: sqlite3.Connection) -> None:
-            for job_id in job_ids:
-                rows.hide(db, job_id)
-
-        await self._records.write(work)
-
-    async def reap(self) -> list[Job]:
-        def work(db: sqlite3.Connection) -> list[Job]:
-            expired = db.execute(
-                "SELECT * FROM jobs WHERE state = 'running' AND finished_at IS NULL AND lease_until < ?"
-                " ORDER BY number",
-                (self._clock.steady(),),
-            ).fetchall()
-            return [self._append(db, rows.fold(db, row), Requeued(reason="lease_expired")) for row in expired]
-
-        return await self._records.write(work)
 
     async def check(self) -> None:
         await self._database.write(self._keep_time)
@@ -337,175 +108,12 @@ class SqliteStore:
         await self._database.write(self._keep_time)
         return await self._database.back_up(self._clock.steady(), every_s)
 
-    async def delete(self, job_ids: Sequence[str]) -> None:
-        def work(db: sqlite3.Connection) -> None:
-            newest = queries.forgotten(db)
-            for job_id in job_ids:
-                if db.execute("SELECT 1 FROM jobs WHERE id = ? AND finished_at IS NULL", (job_id,)).fetchone() is None:
-                    last = db.execute("SELECT max(number) FROM events WHERE job_id = ?", (job_id,)).fetchone()[0]
-                    newest = max(newest, last or 0)
-                    db.execute("DELETE FROM jobs WHERE id = ?", (job_id,))
-            queries.forget(db, newest)
-
-        await self._records.write(work)
-
     async def compact(self) -> None:
-        pack_page = partial(compaction.pack_page, steady=self._clock.steady())
-        parts: tuple[Callable[[sqlite3.Connection], bool], ...] = (pack_page, compaction.shrink)
-        for work in parts:
-            may_go_on = True
-            while may_go_on:
-                may_go_on = await self._records.write(work)
-                await asyncio.sleep(guarded.PAUSE_S)
+        await super().compact()
+        await self._repeat(compaction.shrink)
 
-    async def save_state(self, name: str, value: str) -> None:
-        await self._records.write(lambda db: rows.store_text(db, f"kept {name}", value))
 
-    # ---- reads -----------------------------------------------------------------------------------
-
-    async def get(self, job_id: str, owner: str | None = None) -> Job:
-        job = await self._records.read(lambda db: self._get(db, job_id, owner))
-        if owner is not None and job.owner != owner:
-            raise JobNotFound
-        return job
-
-    def _get(self, db: sqlite3.Connection, job_id: str, owner: str | None = None) -> Job:
-        """Raises: JobNotFound, JobDamaged."""
-        if (job := rows.find(db, job_id)) is not None:
-            return job
-        if (record := damage.of(db, job_id)) is None or (owner and record.owner not in (None, owner)):
-            raise JobNotFound
-        damaged = JobDamaged()
-        damaged.owner = record.owner
-        raise damaged
-
-    async def damaged(self) -> list[DamagedRecord]:
-        return await self._records.read(damage.listed)
-
-    async def look_over(self) -> None:
-        await self._records.look_over()
-
-    def steady(self) -> float:
-        return self._clock.steady()
-
-    def clock_jumps(self, within_s: float) -> int:
-        return self._clock.jumps(within_s)
-
-    def age_s(self, date: float) -> float:
-        return self._clock.age_s(date)
-
-    async def list_jobs(
-        self, *, limit: int = 100, before: int | None = None, **filters: Unpack[JobFilter]
-    ) -> list[Job]:
-        jobs: list[Job] = []
-        while True:  # other reads go on between two parts of a long list
-            most = min(LISTED_AT_ONCE, limit - len(jobs))
-            listed = partial(lists.listed, criteria=filters, limit=most, before=before, prompts=self._prompts)
-            jobs += (some := await self._records.read(listed))
-            if len(some) < most or len(jobs) == limit:
-                return jobs
-            before = some[-1].number
-
-    async def index_prompts(self) -> None:
-        with suppress(IndexUnusable):
-            while some := await self._records.read(lambda db: lists.unindexed(db, self._prompts, INDEXED_AT_ONCE)):
-                await asyncio.to_thread(self._prompts.add, some)
-                await asyncio.sleep(guarded.PAUSE_S)
-
-    async def waiting(self, *, owner: str | None = None, limit: int = 100, offset: int = 0) -> list[Job]:
-        line = (job.id for lane in LANES for job in self.order(lane) if owner is None or job.owner == owner)
-        page = list(islice(line, offset, offset + limit))
-        return await self._records.read(lambda db: rows.by_id(db, page))
-
-    async def plans(self, job_ids: Sequence[str]) -> list[WaitingPlan]:
-        return await self._records.read(lambda db: rows.plans(db, job_ids))
-
-    def models(self, lane: Lane) -> frozenset[str]:
-        return self._line.models(lane)
-
-    def order(self, lane: Lane) -> tuple[Waiting, ...]:
-        return self._line.order(lane, self._clock.steady())
-
-    def depth(self, lane: Lane) -> int:
-        return self._line.depth(lane)
-
-    def running(self, lane: Lane) -> int:
-        return self._line.running(lane)
-
-    async def position(self, job_id: str) -> int | None:
-        now = self._clock.steady()
-        for lane in LANES:
-            if (position := self._line.position(lane, job_id, now)) is not None:
-                return position
-        return None
-
-    async def events_after(self, job_id: str, seq: int) -> list[JobEvent]:
-        return await self._records.read(lambda db: rows.events(db, job_id, seq))
-
-    async def missed_events(self, owner: str, after: int | None, *, limit: int = 1000) -> MissedEvents:
-        return await self._records.read(lambda db: queries.missed_events(db, owner, after, limit))
-
-    async def read_state(self, name: str) -> str | None:
-        return await self._records.read(lambda db: rows.stored_text(db, f"kept {name}"))
-
-    async def stats(self) -> Stats:
-        return await self._records.read(queries.stats)
-
-    async def ended_before(self, at: float, *, keep_newest: int, limit: int = 500) -> list[Job]:
-        return await self._records.read(lambda db: queries.ended_before(db, at, keep_newest, limit))
-
-    # ---- blobs -----------------------------------------------------------------------------------
-
-    async def put_blob(
-        self,
-        data: bytes,
-        owner: str | None = None,
-        payer: str | None = None,
-        bounds: InputBounds | None = None,
-        name: str | None = None,
-    ) -> str:
-        whose = owner or ""
-        return await self._inputs.put(data, whose, payer or whose, bounds, name)
-
-    async def blob(self, sha256: str, owner: str | None = None) -> bytes:
-        return await self._inputs.get(sha256, owner)
-
-    async def blob_bytes(self, sha256: str) -> int:
-        return await self._inputs.size(sha256)
-
-    async def drop_unused_blobs(self, grace_s: float) -> int:
-        return await self._inputs.drop_unused(grace_s)
-
-    # ---- after a write ---------------------------------------------------------------------------
-
-    def _append(self, db: sqlite3.Connection, job: Job, fact: StateFacts) -> Job:
-        """Store one more fact; its event is sent when it is on disk."""
-        after = rows.append(db, job, fact, self._clock.date(), self._clock.steady())
-        if after.state is not job.state and after.state is not State.RUNNING:  # `claim` updates the index itself
-            self._after.append(lambda: self._line_up(db, after))
-        return self._tell(after)
-
-    def _tell(self, job: Job) -> Job:
-        """Send the job's last event when it is on disk."""
-        self._news.append((job, job.events[-1]))
-        return job
-
-    def _line_up(self, db: sqlite3.Connection, job: Job) -> None:
-        lane = lane_of(job.plan)
-        if job.state is not State.QUEUED:
-            self._line.end(lane, job.id, self._clock.steady())
-        elif (
-            row := db.execute(f"SELECT {rows.WAITING_COLUMNS} FROM jobs WHERE id = ?", (job.id,)).fetchone()
-        ) is not None:
-            self._line.put(rows.waiting(row))
-
-    def _begin(self) -> None:
-        self._news, self._after = [], []
-
-    def _written(self) -> None:
-        news, after, self._news, self._after = self._news, self._after, [], []
-        for change in after:
-            change()
-        if self._hear is not None:
-            for job, event in news:
-                self._loop.call_soon_threadsafe(self._hear, job, event)
+def _changes(db: Connection) -> int:
+    """How many rows this connection has written."""
+    assert isinstance(db, SqliteConnection)
+    return db.total_changes

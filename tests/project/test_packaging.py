@@ -12,7 +12,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
 def pins(lines: list[str]) -> dict[str, str]:
-    found = (re.match(r"([A-Za-z0-9_.-]+)==([^\s;]+)", line) for line in lines)
+    found = (re.match(r"([A-Za-z0-9_.-]+)(?:\[[a-z,]+\])?==([^\s;]+)", line) for line in lines)
     return {match[1].lower(): match[2] for match in found if match}
 
 

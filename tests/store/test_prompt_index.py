@@ -13,7 +13,7 @@ import pytest
 from engine.protocol import Upscale
 from gateway.jobs.job import Job
 from gateway.jobs.plans import Ocr
-from gateway.store import guarded, lists, prompt_index, sqlite
+from gateway.store import guarded, lists, prompt_index, sql_store
 from gateway.store.base import JobStore
 from gateway.store.prompt_index import NAME, IndexUnusable, PromptIndex
 from gateway.store.sqlite import SqliteStore
@@ -53,7 +53,7 @@ SEARCHES = (
 
 @pytest.fixture(autouse=True)
 def _small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite, "INDEXED_AT_ONCE", 4)
+    monkeypatch.setattr(sql_store, "INDEXED_AT_ONCE", 4)
     monkeypatch.setattr(guarded, "PAUSE_S", 0.0)
     monkeypatch.setattr(lists, "NAMED_AT_ONCE", 2)
 

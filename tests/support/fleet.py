@@ -1,152 +1,77 @@
-"""Several processes on one job store, as several services on one event loop: `Broker` stands in for PostgreSQL."""
+"""Several processes on one job store, as several services on one event loop, each with a store of its own."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from engine.client import Engine, EngineOptions
 from gateway.errors import StorageFault
-from gateway.fleet.node import Node, SeenNode
 from gateway.images.output import OutputFolder
-from gateway.jobs.job import Job, JobEvent, NewJob, State
 from gateway.jobs.plans import LANES, Lane
 from gateway.models.library import Library
 from gateway.models.user_models import LocalModel
 from gateway.service.fleet import FleetOptions
 from gateway.service.service import JobService, ServiceOptions
-from gateway.store.base import Bounds, Lease, Lost, OnEvent, Submitted, WorkerInfo
-from gateway.store.shared import MESSAGE_BYTES, OnMessage
-from gateway.store.sqlite import SqliteStore
+from gateway.store.base import Lease
+from gateway.store.postgres.store import PostgresStore
+from tests.support.postgres import server
+
+T = TypeVar("T")
 
 LEASE_S = 1.0
 
 
-class Broker:
-    """One SQLite store for several `View`s, each of which gets every event; what PostgreSQL does between processes."""
+class ProcessStore(PostgresStore):
+    """The store of one process. `is_away`: it cannot reach the database, nor any message reach it."""
 
-    def __init__(self, folder: Path, lookahead: int = 0) -> None:
-        self.store = SqliteStore(folder, lookahead=lookahead)
-        self.views: list[View] = []
-        self.reports: dict[str, tuple[float, Node]] = {}
-        self.draining: set[str] = set()
-        self.gateways: dict[str, str] = {}
-        """Which gateway holds an attached job."""
-        self.messages: list[str] = []
-
-    async def open(self) -> None:
-        await self.store.open(self._on_event)
-
-    def _on_event(self, job: Job, event: JobEvent) -> None:
-        for view in self.views:
-            view.on_event(job, event)
-
-
-class View:
-    """What one process has of the broker. `is_away`: it cannot reach the others."""
-
-    def __init__(self, broker: Broker) -> None:
-        self._broker = broker
-        self._hear: OnEvent | None = None
-        self._on_message: OnMessage | None = None
-        self.node_id = ""
+    def __init__(self, url: str, folder: Path, **options: Any) -> None:
+        super().__init__(url, folder, **options)
         self.is_away = False
         self.renewals = 0
+        self.messages: list[str] = []
+        """Messages that it has sent."""
+        run_in = self._database._on
 
-    def __getattr__(self, name: str) -> Any:
-        value = getattr(self._broker.store, name)
-        if self.is_away and asyncio.iscoroutinefunction(value):
-            raise StorageFault("The job database does not answer.")
-        return value
+        async def reach(pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+            if self.is_away:
+                raise StorageFault("The job database does not answer.")
+            return await run_in(pool, work)
 
-    def _check(self) -> SqliteStore:
-        if self.is_away:
-            raise StorageFault("The job database does not answer.")
-        return self._broker.store
-
-    async def open(self, on_event: OnEvent | None = None, lose: Lost | None = None) -> list[Job]:
-        self._hear = on_event
-        self._broker.views.append(self)
-        return []
+        self._database._on = reach  # type: ignore[method-assign]
 
     async def close(self) -> None:
-        if self in self._broker.views:
-            self._broker.views.remove(self)
-
-    def on_event(self, job: Job, event: JobEvent) -> None:
-        if self._hear is not None:
-            self._hear(job, event)
-
-    async def submit(self, new: NewJob, bounds: Bounds, worker: WorkerInfo | None = None) -> Submitted:
-        submitted = await self._check().submit(new, bounds, worker)
-        if new.attached and submitted.created:
-            self._broker.gateways[new.id] = self.node_id
-        return submitted
-
-    async def announce(self, node: Node) -> bool:
-        self._check()
-        self._broker.reports[node.id] = asyncio.get_running_loop().time(), node
-        return node.name in self._broker.draining
-
-    async def withdraw(self, node_id: str) -> None:
-        self._check()
-        self._broker.reports.pop(node_id, None)
-
-    async def nodes(self, within_s: float = 60.0) -> list[SeenNode]:
-        self._check()
-        now = asyncio.get_running_loop().time()
-        seen = [
-            SeenNode(node, now - at, node.name in self._broker.draining) for at, node in self._broker.reports.values()
-        ]
-        return sorted((one for one in seen if one.seen_s <= within_s), key=lambda one: one.node.name)
-
-    async def drain(self, name: str, is_draining: bool) -> None:
-        (self._broker.draining.add if is_draining else self._broker.draining.discard)(name)
+        self.is_away = False
+        await super().close()
 
     async def renew(self, leases: Sequence[Lease]) -> list[Lease]:
-        store, lost = self._check(), []
-        for lease in leases:
-            self.renewals += 1
-            if await store.heartbeat(lease, LEASE_S) == "lost":
-                lost.append(lease)
-        return lost
-
-    async def end_abandoned(self, gateways_gone_s: float) -> list[Job]:
-        store, ended = self._check(), []
-        alive = {one.node.id for one in await self.nodes(gateways_gone_s)}
-        for job_id, gateway in list(self._broker.gateways.items()):
-            job = await store.get(job_id)
-            if job.state is not None and job.state.terminal:
-                del self._broker.gateways[job_id]
-            elif gateway not in alive and job.idempotency_key is None and job.cancel_requested is None:
-                ended.append(await store.cancel(job_id, "client_gone"))
-        return ended
+        self.renewals += len(leases)
+        return await super().renew(leases)
 
     async def post(self, message: str) -> None:
-        self._check()
-        assert len(message.encode()) <= MESSAGE_BYTES
-        self._broker.messages.append(message)
-        for view in self._broker.views:
-            if view is not self and view._on_message is not None and not view.is_away:
-                asyncio.get_running_loop().call_soon(view._on_message, message)
+        self.messages.append(message)
+        await super().post(message)
 
-    def listen(self, on_message: OnMessage) -> None:
-        self._on_message = on_message
+    def _receive(self, message: str) -> None:
+        if not self.is_away:
+            super()._receive(message)
 
 
 class Processes:
     """The processes of one fleet, each as a service with its own folder; all write to one output folder."""
 
-    def __init__(self, folder: Path, broker: Broker, stack: AsyncExitStack) -> None:
+    def __init__(self, folder: Path, lookahead: int) -> None:
         self._folder = folder
-        self._stack = stack
-        self.broker = broker
-        self.views: dict[str, View] = {}
+        self._services: dict[str, JobService] = {}
+        self._lookahead = lookahead
+        self._url = server().new_url()
+        self.stores: dict[str, ProcessStore] = {}
 
     async def start(
         self,
@@ -167,7 +92,7 @@ class Processes:
             (weights / "x.safetensors").touch()
         output = OutputFolder(self._folder / "output")
         output.prepare()
-        view = self.views[name] = View(self.broker)
+        store = self.stores[name] = ProcessStore(self._url, own / "data", name=name, lookahead=self._lookahead)
         fake = EngineOptions(
             backend="fake", fake_script=json.dumps(script or {}), backoff_s=(0.0,), memory_limit_bytes=memory_bytes
         )
@@ -175,8 +100,8 @@ class Processes:
         kind = "worker" if lanes and "gateway" not in name else "gateway"
         fleet = FleetOptions(name=name, kind=kind, lanes=lanes, lease_s=LEASE_S, report_s=0.1, gateway_grace_s=1.0)
         service = JobService(
-            store=view,  # type: ignore[arg-type]
-            shared=view,  # type: ignore[arg-type]
+            store=store,
+            shared=store,
             node=replace(fleet, **node),
             engine=Engine(fake),
             library=Library(own, default="toy", local=local),
@@ -185,20 +110,21 @@ class Processes:
             options=options or ServiceOptions(abandon_grace_s=0.05),
         )
         await service.start()
-        self._stack.push_async_callback(service.stop)
+        self._services[name] = service
         return service
+
+    async def stop(self, *names: str) -> None:
+        """Stop these processes, or all."""
+        stopping = [self._services.pop(name) for name in names or list(self._services)]
+        await asyncio.gather(*(service.stop() for service in stopping))
 
 
 @asynccontextmanager
 async def fleet_in(folder: Path, lookahead: int = 0) -> AsyncIterator[Processes]:
-    broker = Broker(folder / "data", lookahead)
-    await broker.open()
+    processes = Processes(folder, lookahead)
     try:
-        async with AsyncExitStack() as stack:
-            yield Processes(folder, broker, stack)
+        yield processes
     finally:
-        await broker.store.close()
-
-
-def is_running(job: Job) -> bool:
-    return job.state is State.RUNNING
+        for store in processes.stores.values():
+            store.is_away = False
+        await processes.stop()

@@ -11,8 +11,12 @@ from gateway.jobs.job import Job
 from gateway.store.base import Bounds, JobStore, Lease, WorkerInfo
 from gateway.store.sqlite import SqliteStore
 from tests.support import a_job
+from tests.support.postgres import postgres_store
 
-STORES: dict[str, Callable[[Path, Callable[[], float]], JobStore]] = {"sqlite": SqliteStore}
+STORES: dict[str, Callable[[Path, Callable[[], float]], JobStore]] = {
+    "sqlite": SqliteStore,
+    "postgres": postgres_store,
+}
 WORKER = WorkerInfo(id="w")
 NO_BOUNDS = Bounds(waiting=100_000)
 Test = Callable[[JobStore], Awaitable[None]]

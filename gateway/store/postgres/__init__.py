@@ -1,0 +1,1 @@
+"""Job store in PostgreSQL, for several processes at once."""

@@ -1,0 +1,213 @@
+"""Database: PostgreSQL with one writing connection and a pool of reading ones. Knows no job.
+
+Every writing transaction of every process takes one lock first, so that numbers are in the order of the commits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
+
+from gateway.errors import StorageFault, StorageFull
+from gateway.store.postgres.connection import PostgresConnection, Row, connected, parameters, quoted
+from gateway.store.postgres.schema import DIALECT, bring_up_to_date
+
+T = TypeVar("T")
+
+READERS = 4
+ANSWER_S = 5.0
+RETRY_AFTER_S = 5
+SILENT = "The job database does not answer."
+BEGIN_READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+NOW_AND_COUNTERS = "SELECT extract(epoch FROM clock_timestamp())::float8 AS now, name, seq FROM counters"
+GONE = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout, PoolClosed)
+
+
+class PostgresDatabase:
+    """Database in the first schema of the address's search path.
+
+    `begun` is called in the writing thread at the begin of each transaction, with the database's Unix time in seconds;
+    `written` after each one that is on disk.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        name: str,
+        begun: Callable[[PostgresConnection, float], None],
+        written: Callable[[], None],
+    ) -> None:
+        self._url, self.name = url, name
+        self._begun, self._written = begun, written
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
+        self._connection: psycopg.Connection[Row] | None = None
+        self._pool: ConnectionPool[psycopg.Connection[Row]]
+        self.channel = ""
+        """Name of the database's schema for channels and locks: it belongs to one queue."""
+
+    async def open(self) -> None:
+        """Connect, and create or upgrade the tables. Raises: StorageFault, StoreCorrupt."""
+        await self._on(self._writer, self._open)
+
+    def _open(self) -> None:
+        try:
+            connection = self._writing()
+            oid = connection.execute("SELECT current_schema()::regnamespace::oid").fetchone()
+            assert oid is not None
+            self.channel = f"mflux_gateway_{oid[0]}"
+            with connection.transaction():
+                connection.execute("SELECT pg_advisory_xact_lock(hashtext($1))", (self.channel,))
+                bring_up_to_date(PostgresConnection(connection, DIALECT, {}))
+        except (psycopg.Error, OSError) as error:
+            raise fault_of(error) from error
+        self._pool = ConnectionPool(
+            "",
+            kwargs=parameters(self._url, self.name),
+            min_size=1,
+            max_size=READERS,
+            timeout=ANSWER_S,
+            check=ConnectionPool.check_connection,
+            open=False,
+        )
+        self._pool.open()
+
+    async def close(self) -> None:
+        await self._on(self._writer, self._close)
+        for pool in (self._writer, self._readers):
+            pool.shutdown(wait=False)
+
+    def _close(self) -> None:
+        if hasattr(self, "_pool"):
+            self._pool.close(timeout=1.0)
+        if self._connection is not None:
+            self._connection.close()
+
+    def _writing(self) -> psycopg.Connection[Row]:
+        """The writing connection; a new one where the former is broken. Raises: psycopg.Error."""
+        if self._connection is None or self._connection.closed:
+            self._connection = connected(self._url, self.name)
+        return self._connection
+
+    async def write(self, work: Callable[[PostgresConnection], T]) -> T:
+        """Run `work` in one transaction. Raises: StorageFault, and what `work` raises; then nothing is written."""
+        return await self._on(self._writer, lambda: self._transaction(work))
+
+    def _transaction(self, work: Callable[[PostgresConnection], T]) -> T:
+        try:
+            connection, now, counters = self._begin()
+            db = PostgresConnection(connection, DIALECT, counters)
+            try:
+                self._begun(db, now)
+                result = work(db)
+                if db.has_events:
+                    db.write_counters()
+                    connection.execute("SELECT pg_notify($1, $2)", (self.channel, self.name))
+                connection.execute("COMMIT")
+            except BaseException:
+                with suppress(psycopg.Error):
+                    connection.execute("ROLLBACK")
+                raise
+        except psycopg.Error as error:
+            if isinstance(error, GONE) and self._connection is not None:
+                self._connection.close()
+            raise fault_of(error) from error
+        self._written()
+        return result
+
+    def _begin(self) -> tuple[psycopg.Connection[Row], float, dict[str, int]]:
+        """Begin a writing transaction, once more where the connection has broken since the last one."""
+        is_new = self._connection is None or self._connection.closed
+        connection = self._writing()
+        try:
+            with connection.pipeline():
+                connection.execute("BEGIN")
+                connection.execute("SELECT pg_advisory_xact_lock(hashtext($1))", (self.channel,))
+                cursor = connection.execute(NOW_AND_COUNTERS)
+            counters = cursor.fetchall()
+        except GONE:
+            connection.close()
+            if is_new:
+                raise
+            return self._begin()
+        return connection, counters[0]["now"], {row["name"]: row["seq"] for row in counters}
+
+    async def catch_up(self) -> None:
+        """Look for what other processes have written, in the order of all writes. Raises: StorageFault."""
+
+        def look() -> None:
+            try:
+                connection = self._writing()
+                connection.execute(BEGIN_READ)
+                try:
+                    counters = connection.execute(NOW_AND_COUNTERS).fetchall()
+                    numbers = {row["name"]: row["seq"] for row in counters}
+                    self._begun(PostgresConnection(connection, DIALECT, numbers), counters[0]["now"])
+                finally:
+                    with suppress(psycopg.Error):
+                        connection.execute("ROLLBACK")
+            except psycopg.Error as error:
+                if isinstance(error, GONE) and self._connection is not None:
+                    self._connection.close()
+                raise fault_of(error) from error
+
+        await self._on(self._writer, look)
+
+    async def read(self, work: Callable[[PostgresConnection], T]) -> T:
+        """Run `work` on one snapshot of the data. Raises: StorageFault."""
+
+        def snapshot(connection: psycopg.Connection[Row]) -> T:
+            connection.execute(BEGIN_READ)
+            try:
+                counters = connection.execute("SELECT name, seq FROM counters").fetchall()
+                numbers = {row["name"]: row["seq"] for row in counters}
+                return work(PostgresConnection(connection, DIALECT, numbers))
+            finally:
+                with suppress(psycopg.Error):
+                    connection.execute("ROLLBACK")
+
+        return await self._pooled(snapshot)
+
+    async def run(self, sql: str, values: tuple[Any, ...] = ()) -> list[Any]:
+        """Run one statement outside the order of writes, and return its rows. Raises: StorageFault."""
+
+        def statement(connection: psycopg.Connection[Row]) -> list[Any]:
+            cursor = PostgresConnection(connection, DIALECT, {}).execute(sql, values)
+            return cursor.fetchall() if cursor.description is not None else []  # type: ignore[attr-defined]
+
+        return await self._pooled(statement)
+
+    async def _pooled(self, work: Callable[[psycopg.Connection[Row]], T]) -> T:
+        def pooled() -> T:
+            try:
+                with self._pool.connection() as connection:
+                    return work(connection)
+            except (psycopg.Error, PoolTimeout, PoolClosed) as error:
+                raise fault_of(error) from error
+
+        return await self._on(self._readers, pooled)
+
+    def listening(self) -> psycopg.Connection[Row]:
+        """A connection that hears of the writes and messages of other processes. Blocks. Raises: psycopg.Error."""
+        connection = connected(self._url, self.name)
+        for channel in (self.channel, f"{self.channel}_messages"):
+            connection.execute(f"LISTEN {quoted(channel)}".encode())
+        return connection
+
+    async def _on(self, pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(pool, work)
+
+
+def fault_of(error: Exception) -> StorageFault:
+    """The storage fault behind an error of the database. Raises: the error itself where a statement is at fault."""
+    if isinstance(error, psycopg.errors.DiskFull):
+        return StorageFull("There is no room left on the disk of the job database.")
+    if isinstance(error, (*GONE, OSError, psycopg.errors.ReadOnlySqlTransaction)):
+        return StorageFault(SILENT, retry_after_s=RETRY_AFTER_S)
+    raise error
