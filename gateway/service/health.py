@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from engine.client import EngineStatus
 from gateway.access.rights import Rights
 from gateway.errors import StorageFault
+from gateway.fleet.roster import ALIVE_S, Roster
 from gateway.jobs.plans import Lane
 from gateway.lanes.base import LaneRunner
 from gateway.lanes.pending_stops import Stops
@@ -53,6 +54,8 @@ class ServiceHealth:
 
     def blocked_here(self, lane: Lane) -> str | None:
         """Why this process begins no job of a lane now, apart from a pause; None where it works."""
+        if lane not in self._lanes:
+            return "No worker takes jobs now."
         status = self._engine()
         if lane == "engine" and not status.works:
             return f"The engine is down: {status.reason}" if status.state == "down" else "The engine starts."
@@ -60,8 +63,15 @@ class ServiceHealth:
 
     async def storage_fault(self) -> StorageFault | None:
         """Why images cannot be drawn now, where a folder is at fault."""
-        engine = self._lanes["engine"]
+        engine = self._lanes.get("engine")
+        if engine is None or self._works_elsewhere("engine"):
+            return None
         return await self._storage.fault(engine.places) or engine.fault
+
+    async def engine_fault(self) -> str | None:
+        """Why no engine works, here or on another node."""
+        status = self._engine()
+        return None if status.works or self._works_elsewhere("engine") else status.reason
 
     async def check_store(self) -> None:
         """Check that the store can be written. Raises: the error that prevents it."""
@@ -84,3 +94,20 @@ class ServiceHealth:
     def clock_jumps(self, within_s: float) -> int:
         """As `JobStore.clock_jumps`."""
         return self._store.clock_jumps(within_s)
+
+
+def status_of_workers(roster: Roster, backend: str) -> EngineStatus:
+    """What the workers have together, as the status of one engine."""
+    nodes = [one.node for one in roster.others if "engine" in one.node.lanes and one.seen_s < ALIVE_S]
+    ready = [node for node in nodes if node.state == "ready"]
+    first = next(iter(ready or nodes), None)
+    if first is None:
+        return EngineStatus("down", backend, "No worker is there.")
+    return EngineStatus(
+        state="ready" if ready else "starting",
+        backend=backend,
+        reason=None if ready else first.reason,
+        device=first.device,
+        loaded_model=next(iter(roster.loaded_models), None),
+        memory_limit_bytes=roster.memory_bytes,
+    )

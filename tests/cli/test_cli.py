@@ -78,7 +78,7 @@ def run(
 
     def typed(*words: str) -> tuple[int, str, str]:
         with pytest.raises(SystemExit) as left:
-            main(words, serve)
+            main(words, {"serve": serve})
         return (int(left.value.code or 0), *capsys.readouterr())
 
     return typed
@@ -328,7 +328,7 @@ def test_cli_api_key_is_read_from_the_environment(slow: Live, monkeypatch: pytes
     for key, code in (("", 1), (KEY, 0)):
         monkeypatch.setenv("MFLUX_GATEWAY_KEY", key)
         with pytest.raises(SystemExit) as left:
-            main(["jobs", "--url", slow.url], serve)
+            main(["jobs", "--url", slow.url], {"serve": serve})
         assert left.value.code == code
         assert ("MFLUX_GATEWAY_KEY" in capsys.readouterr().err) == bool(code)
 
