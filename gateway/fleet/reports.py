@@ -25,12 +25,20 @@ class Reports:
 
     def update(self, seen: Sequence[SeenNode]) -> None:
         """Take reports that somebody else has read."""
-        self._nodes = tuple(seen)
+        self._nodes = newest_of_each_name(seen)
 
     async def refresh(self) -> tuple[SeenNode, ...]:
         """Read the reports; where that fails, the snapshot stays. Raises: as `read`."""
         self.update(await self._read())
         return self._nodes
+
+
+def newest_of_each_name(seen: Sequence[SeenNode]) -> tuple[SeenNode, ...]:
+    """Of a restarted process only its newest report, by name: the earlier one did not always withdraw its own."""
+    newest: dict[str, SeenNode] = {}
+    for one in sorted(seen, key=lambda one: -one.seen_s):
+        newest[one.node.name] = one
+    return tuple(newest[name] for name in sorted(newest))
 
 
 def is_up(seen: SeenNode) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from gateway.forecast.fleet import Fleet
+from gateway.forecast.other_nodes import OtherNodes
 from gateway.forecast.schedule import NOW, Runner, Schedule
 from gateway.forecast.series import Cost
 from gateway.forecast.trace import Trace
@@ -66,23 +66,23 @@ class FleetQueue:
 
 
 def runners_of(
-    fleet: Fleet, lane: Lane, own: Sequence[Runner], foreign: Mapping[str, Trace], now: float
+    others: OtherNodes, lane: Lane, own: Sequence[Runner], foreign: Mapping[str, Trace], now: float
 ) -> list[Runner]:
     """The nodes that take jobs of a lane; `foreign` are its jobs that run elsewhere, in the order of their starts."""
     runners, newest, unknown = list(own), dict[str, Trace](), list[Trace]()
     for job_id, trace in foreign.items():
-        if (node := fleet.node_of(job_id)) is None:
+        if (node := others.node_of(job_id)) is None:
             unknown.append(trace)
         else:
             newest[node.id] = trace
-    for node in fleet.others(lane):
-        costs, running = fleet.costs(node), newest.get(node.id)
-        free, loaded = NOW, fleet.loaded(node)
+    for node in others.of(lane):
+        costs, running = others.costs(node), newest.get(node.id)
+        free, loaded = NOW, others.loaded(node)
         if running is not None:
             free, loaded = running.left(costs, now), running.work.needs
         elif node.state == "starting":
             free = costs.of("start")
-        models, limit = (fleet.models(node.id), node.memory_limit_bytes) if lane == "engine" else (None, None)
+        models, limit = (others.models(node.id), node.memory_limit_bytes) if lane == "engine" else (None, None)
         runners.append(Runner(costs, loaded, free, models, limit, version=(node.id, node.costs)))
     for trace in unknown:  # claimed since the newest reports, by a node that was free
         idle = (at for at, one in enumerate(runners) if one.free == NOW and one.may_run(trace.work))

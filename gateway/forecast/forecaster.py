@@ -14,8 +14,8 @@ from engine.catalog import ModelSpec
 from gateway.fleet.node import Node, SeenNode
 from gateway.forecast.accuracy import Accuracy, Record
 from gateway.forecast.costs import Costs
-from gateway.forecast.fleet import Fleet
 from gateway.forecast.fleet_queue import FleetQueue, counted_from, runners_of
+from gateway.forecast.other_nodes import OtherNodes
 from gateway.forecast.schedule import Runner
 from gateway.forecast.series import Cost
 from gateway.forecast.trace import Trace, over
@@ -86,7 +86,7 @@ class Forecaster:
         """Running jobs, in the order in which they started."""
         self._submitted: dict[str, SubmittedForecast] = {}
         self._walks: dict[Lane, Walk] = {}
-        self._fleet = Fleet(own_id, nodes, spec_of, weights_of)
+        self._other_nodes = OtherNodes(own_id, nodes, spec_of, weights_of)
         self._fleet_queue = FleetQueue()
         self._runs = runs
         self._needed_bytes = needed_bytes
@@ -130,7 +130,7 @@ class Forecaster:
                 self._accuracy.note_wait(submitted.forecast.wait_s, now - submitted.at)
             if free is not None and submitted.at < free:
                 gap_s = now - free
-        loads = work.needs is not None and not self._fleet.has_loaded(work.needs)
+        loads = work.needs is not None and not self._other_nodes.has_loaded(work.needs)
         trace = self._traces[job.id] = Trace(work, now, loads, is_own=False, gap_s=gap_s)
         self._is_own(job.id, trace)
 
@@ -149,8 +149,8 @@ class Forecaster:
         if trace.work.lane == "engine" and not trace.loads:
             if is_own:
                 self._loaded = trace.work.needs
-            elif (node := self._fleet.node_of(job_id)) is not None:
-                self._fleet.note_loaded(node, trace.work.needs)
+            elif (node := self._other_nodes.node_of(job_id)) is not None:
+                self._other_nodes.note_loaded(node, trace.work.needs)
         if trace.phase == "filing" and is_own:
             self._free_since[trace.work.lane] = trace.since
         return self._left(job_id, trace).seconds
@@ -199,7 +199,7 @@ class Forecaster:
         """Seconds until a place in the queue is free: until the next job starts, or the waiting job `before`."""
         if before is not None and (due := self._due(before, line)) is not None:
             return due[0].seconds
-        frees = [runner.free for runner in self._runners(lane)] if self._fleet.others(lane) else []
+        frees = [runner.free for runner in self._runners(lane)] if self._other_nodes.of(lane) else []
         return min((free.seconds for free in frees), default=self._lane_left(lane).seconds)
 
     def is_worth_keeping(self, job_id: str, *, needs_load: bool) -> bool:
@@ -239,7 +239,7 @@ class Forecaster:
         spec = self._spec_of(model)
         if spec is None or spec.task != "generate":
             return None
-        costs = self._costs if node is None else self._fleet.costs(node)
+        costs = self._costs if node is None else self._other_nodes.costs(node)
         px = spec.native_px or spec.default_px
         mode = "txt2img+guidance" if spec.default_guidance > 1 and not spec.distilled else "txt2img"
         size = px * px / MEGAPIXEL
@@ -287,8 +287,8 @@ class Forecaster:
     def _left(self, job_id: str, trace: Trace) -> Cost:
         """Seconds until the job is done, including its last file."""
         now, costs = self._clock(), self._costs
-        if not trace.is_own and (node := self._fleet.node_of(job_id)) is not None:
-            costs = self._fleet.costs(node)
+        if not trace.is_own and (node := self._other_nodes.node_of(job_id)) is not None:
+            costs = self._other_nodes.costs(node)
         left, filed = trace.left(costs, now), filing(costs, trace.work)
         seconds = over(filed.seconds, now - trace.since) if trace.phase == "filing" else filed.seconds
         return Cost(left.seconds + seconds, hypot(left.spread, filed.spread))
@@ -310,7 +310,7 @@ class Forecaster:
         work = self._works.get(job_id)
         if work is None:
             return None
-        if self._fleet.others(work.lane):
+        if self._other_nodes.of(work.lane):
             return self._due_in_fleet(job_id, work, line)
         if not self._takes(work.lane):
             return None
@@ -323,7 +323,7 @@ class Forecaster:
 
     def _takes(self, lane: Lane) -> bool:
         """Whether this process takes jobs of the lane."""
-        return self._fleet.takes(lane) and not (lane == "engine" and self.is_down())
+        return self._other_nodes.takes(lane) and not (lane == "engine" and self.is_down())
 
     def _walk(self, lane: Lane, line: Sequence[Waiting]) -> Walk:
         running = self._own_traces(lane)
@@ -360,10 +360,12 @@ class Forecaster:
         if self._takes(lane):
             running = self._own_traces(lane)
             loaded = running[-1].work.needs if running else self._loaded_now()
-            models = self._fleet.models() if lane == "engine" else None
-            own = [Runner(self._costs, loaded, self._lane_left(lane), models, version=self._costs.version)]
+            models, limit = None, None
+            if lane == "engine":
+                models, limit = self._other_nodes.models(), self._other_nodes.own_limit_bytes
+            own = [Runner(self._costs, loaded, self._lane_left(lane), models, limit, self._costs.version)]
         traces = {id_: t for id_, t in self._traces.items() if t.work.lane == lane and not self._is_own(id_, t)}
-        return runners_of(self._fleet, lane, own, traces, self._clock())
+        return runners_of(self._other_nodes, lane, own, traces, self._clock())
 
     def _forecast(self, begins: Cost, done: Cost, *, is_paused: bool) -> Forecast:
         low, high = self._accuracy.interval(done)

@@ -66,7 +66,7 @@ class WorkerControl:
         self._on_change = on_change
 
     async def nodes(self) -> Sequence[SeenNode]:
-        """The processes that reported within the last minute, by name."""
+        """The processes that reported within the last minute, by name; of one name the one that reported last."""
         return await self._reports.refresh()
 
     async def views(self, owner: str) -> list[WorkerView]:
@@ -93,7 +93,7 @@ class WorkerControl:
         self._on_change()
         if not named:  # it has left meanwhile
             raise WorkerNotFound
-        return await self._view(min(named, key=lambda seen: seen.seen_s), owner)
+        return await self._view(named[0], owner)
 
     async def _view(self, seen: SeenNode, owner: str) -> WorkerView:
         visible = []

@@ -199,6 +199,13 @@ async def test_only_an_operator_drains_a_worker_and_only_one_that_is_there() -> 
     assert site.changes == 2
 
 
+async def test_a_restarted_worker_is_listed_once_with_its_newest_report() -> None:
+    site = Site()
+    site.nodes = [a_node("b"), replace(a_node("a", id="old", jobs=("ours",)), seen_s=9.0), a_node("a", id="new")]
+    assert [view.node.id for view in await site.control.views("me")] == ["new", "id of b"]
+    assert not (await site.control.resume("a", "me")).jobs
+
+
 async def test_a_snapshot_stays_the_same_object_and_stays_when_the_store_does_not_answer() -> None:
     site, answers = Site(), True
 

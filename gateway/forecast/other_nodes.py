@@ -24,7 +24,7 @@ class _Learned:
     costs: Costs
 
 
-class Fleet:
+class OtherNodes:
     """The nodes of the newest snapshot. `own_id` is the id of this one's; `weights_of` names the weights of a model."""
 
     def __init__(
@@ -50,7 +50,7 @@ class Fleet:
         """The node that runs a job, by the job's id; this process's jobs are left out."""
         self._own: SeenNode | None = None
 
-    def others(self, lane: Lane) -> tuple[Node, ...]:
+    def of(self, lane: Lane) -> tuple[Node, ...]:
         """The other nodes that take jobs of this lane, or soon will."""
         self._read()
         return self._takers.get(lane, ())
@@ -70,6 +70,12 @@ class Fleet:
         """The weights on a node's disk, by default on this one's; None where that is not known."""
         self._read()
         return self._models.get(self._own_id() if node_id is None else node_id)
+
+    @property
+    def own_limit_bytes(self) -> int | None:
+        """The memory of this process's engine; None where that is not known."""
+        self._read()
+        return None if self._own is None else self._own.node.memory_limit_bytes
 
     def costs(self, node: Node) -> Costs:
         """What a node has learned; where that is nothing, or cannot be read, the first guesses."""
@@ -96,7 +102,7 @@ class Fleet:
 
     def has_loaded(self, needs: Needs) -> bool:
         """Whether a node that takes jobs of the engine has this in memory, so that it probably runs such a job."""
-        return any(self.loaded(node) == needs for node in self.others("engine"))
+        return any(self.loaded(node) == needs for node in self.of("engine"))
 
     def note_loaded(self, node: Node, needs: Needs) -> None:
         """Note what a job needed that runs on a node without a load."""
