@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
+import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,13 +15,14 @@ from typing import Any
 
 import httpx
 import pytest
+from PIL import Image
 
-from tests.support.fleet_processes import ProcessFleet, WorkerProcess, process_fleet
-from tests.support.live import ROOT, Live
+from gateway.settings import SettingsError, load_settings
+from tests.support.fleet_processes import ProcessFleet, process_fleet
+from tests.support.live import ROOT
 from tests.support.native import SMALL, client_of, ended, events, submit
 
 SLOW = {"step_seconds": 0.05}
-LONG = {"steps": 60, "guidance": 4.0}
 BOSS, GUEST = "0123456789abcdef", "fedcba9876543210"
 
 
@@ -76,7 +78,7 @@ def test_killed_worker_loses_nothing_and_the_next_draws_the_same_pixels(fleet: P
         _until_step(client, job)
         first.process.kill()
         first.process.wait()
-        fleet.worker("worker 2".replace(" ", "-"))
+        fleet.worker("worker-2")
         shown = ended(client, job)
         assert shown["status"] == "completed", shown
         kinds = [event["event"] for event in events(client, job)]
@@ -87,10 +89,6 @@ def test_killed_worker_loses_nothing_and_the_next_draws_the_same_pixels(fleet: P
 
 
 def _same_image(client: httpx.Client, one: str, other: str) -> bool:
-    import io
-
-    from PIL import Image
-
     images = [Image.open(io.BytesIO(_pixels(client, job))).convert("RGB").tobytes() for job in (one, other)]
     return images[0] == images[1]
 
@@ -155,14 +153,10 @@ def test_paused_process_finds_its_lease_lost_and_files_nothing(fleet: ProcessFle
             assert ended(client, job)["status"] == "completed"
         finally:
             stopped.process.send_signal(signal.SIGCONT)
-        _log_of(stopped, "the lease is lost")
+        stopped.wait_for("the lease is lost")
         again = submit(client)["job_id"]
         assert ended(client, again)["status"] == "completed"
         assert len(list((tmp_path / "output").glob(f"{job}.*.png"))) == 1
-
-
-def _log_of(worker: WorkerProcess, text: str) -> None:
-    worker.wait_for(text)
 
 
 def test_ticket_of_one_gateway_opens_a_stream_at_the_other_once(fleet: ProcessFleet, tmp_path: Path) -> None:
@@ -185,35 +179,6 @@ def test_ticket_of_one_gateway_opens_a_stream_at_the_other_once(fleet: ProcessFl
             assert again.status_code == 200
 
 
-def test_attached_job_of_a_killed_gateway_is_cancelled_and_others_go_on(fleet: ProcessFleet) -> None:
-    one, two = fleet.gateway("gateway-1", ready=False), fleet.gateway("gateway-2", ready=False)
-    with client_of(two.url) as client:
-        kept = submit(client)["job_id"]
-        waits = threading.Thread(target=_wait_in_vain, args=(one,))
-        waits.start()
-        _until_waiting(client, 2)
-        assert one.process is not None
-        one.process.kill()
-        one.process.wait()
-        waits.join(10)
-        assert client.get(f"/jobs/{kept}").json()["status"] == "queued"
-
-
-def _wait_in_vain(gateway: Live) -> None:
-    with httpx.Client(timeout=30) as client:
-        try:
-            client.post(f"{gateway.url}/v1/images/generations", json={"prompt": "x", "size": "64x64"})
-        except httpx.TransportError:
-            return
-
-
-def _until_waiting(client: httpx.Client, count: int) -> None:
-    end = time.monotonic() + 20
-    while client.get("/queue").json()["pending_count"] < count:
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
 @pytest.mark.parametrize(
     ("words", "environment", "named"),
     [
@@ -232,19 +197,26 @@ def _until_waiting(client: httpx.Client, count: int) -> None:
         ),
     ],
 )
-def test_worker_with_wrong_settings_exits_with_2_and_a_sentence(
-    words: list[str], environment: dict[str, str], named: str, tmp_path: Path
+def test_worker_with_wrong_settings_is_refused_with_a_sentence(
+    words: list[str], environment: dict[str, str], named: str
 ) -> None:
-    done = _run(["worker", *words], environment, tmp_path)
-    assert done.returncode == 2
-    assert named in done.stderr
-    assert "Traceback" not in done.stderr
+    with pytest.raises(SettingsError, match=re.escape(named)):
+        load_settings(words, environment, "worker")
 
 
-def test_gateway_without_other_processes_runs_all_lanes(tmp_path: Path) -> None:
-    done = _run([], {"MFLUX_GATEWAY__WORKER__LANES": "[]"}, tmp_path)
+def test_worker_with_wrong_settings_exits_with_2(tmp_path: Path) -> None:
+    done = _run(["worker"], {}, tmp_path)
     assert done.returncode == 2
-    assert "worker.lanes" in done.stderr
+    assert done.stderr.startswith(
+        "mflux-gateway: a worker needs the job store of its gateways: set store.url (--store)"
+    )
+
+
+def test_gateway_without_other_processes_runs_all_lanes() -> None:
+    with pytest.raises(SettingsError, match=r"worker\.lanes"):
+        load_settings([], {"MFLUX_GATEWAY__WORKER__LANES": "[]"})
+    settings = load_settings(["--store", "postgresql://h/d"], {"MFLUX_GATEWAY__WORKER__LANES": "[]"})
+    assert settings.worker.lanes == ()
 
 
 def test_worker_whose_database_does_not_answer_exits_with_1(tmp_path: Path) -> None:

@@ -94,11 +94,11 @@ class ProcessFleet:
 
     def stop(self) -> None:
         for worker in self._workers:
-            if worker.process.poll() is None:
-                worker.stop(signal.SIGTERM, signal.SIGTERM)
+            worker.stop(*(() if worker.process.poll() is not None else (signal.SIGTERM, signal.SIGTERM)))
         for gateway in self._gateways:
             if gateway.process is not None and gateway.process.poll() is None:
                 gateway.stop()
+            gateway.log.close()
 
 
 @contextmanager
