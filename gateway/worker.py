@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from engine.clock import patience
 from gateway import __version__
 from gateway.first_of import first_of
 from gateway.settings import Settings
@@ -82,7 +83,7 @@ class Worker:
     async def _drain(self, core: Core) -> None:
         """Let the running jobs end, until the time is up or another signal comes."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._settings.worker.drain_s):
+            async with patience(self._settings.worker.drain_s):
                 await first_of(core.service.drain(), self._next_signal())
 
     async def _next_signal(self) -> None:

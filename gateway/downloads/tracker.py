@@ -59,11 +59,16 @@ class Downloads:
         fall_back: tuple[str, ...] = (),
         wake: Callable[[], None],
         elsewhere: Callable[[str], Awaitable[bool]] | None = None,
+        has_lora: Callable[[str, str], bool] = lambda model, lora: False,
         is_on_disk: Callable[[ModelSpec], bool] | None = None,
+        is_worker: bool = False,
     ) -> None:
-        """`elsewhere`: whether another node that draws has a model by name; None: there are no others. `is_on_disk`:
-        whether a model is on this disk, for jobs that run here.
+        """`elsewhere`: whether a node that draws has a model; None: there are no others. `has_lora`: whether one has a
+        model and this LoRA. `is_on_disk`: whether a model is on this disk, for jobs that run here. `is_worker`: the
+        gateways start all downloads.
         """
+        self._has_lora = has_lora
+        self._is_worker = is_worker
         self._elsewhere = elsewhere
         self._is_on_disk = is_on_disk or library.on_disk
         self._store = store
@@ -99,6 +104,8 @@ class Downloads:
                 plan = (await self._store.get(waiting.id)).plan
                 if isinstance(plan, Download):
                     self._live.wait(waiting.id, plan)
+        if self._is_worker:
+            return
         drawn: list[tuple[str, Generate]] = []
         if self._auto and self._library.loras.are_on_hub:  # else nobody waits for one: a long queue need not be read
             ids = [job.id for job in self._store.order("engine")]
@@ -241,7 +248,12 @@ class Downloads:
         missing = dict(await self._library.loras.off_loop(self._library.loras.missing, names)) if names else {}
         return [
             MissingLoras(
-                plan.model, tuple((lora.name, missing[lora.name]) for lora in plan.loras if lora.name in missing)
+                plan.model,
+                tuple(
+                    (lora.name, missing[lora.name])
+                    for lora in plan.loras
+                    if lora.name in missing and not self._has_lora(plan.model, lora.name)
+                ),
             )
             for plan in plans
         ]

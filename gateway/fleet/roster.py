@@ -84,6 +84,10 @@ class Roster:
         """Whether a node that draws has this model on its disk."""
         return any(model in node.models for node in self.with_lane("engine"))
 
+    def has_lora(self, model: str, lora: str) -> bool:
+        """Whether a node that draws has a model and this LoRA."""
+        return any(model in node.models and lora in node.loras for node in self.with_lane("engine"))
+
     def has_fitting(self, need: Need) -> bool:
         """Whether a node has the model, and the job fits there; the LoRAs may still come."""
         fitting = self._fitting(need, self.with_lane("engine"))
@@ -103,10 +107,13 @@ class Roster:
         return not any(need.is_on(node) for node in self._fitting(need, self.with_lane("engine")))
 
     def is_own_download(self, need: Need) -> bool:
-        """Whether this node claims the download of a model: its jobs fit here, or nowhere."""
+        """Whether this node claims a download for jobs with this need: they fit here, or nowhere. What they need else,
+        such as the model of a LoRA, is here, or on no such node.
+        """
         own = self._own()
-        nodes = [node for node in self.with_lane("engine") if "network" in node.lanes]
-        return any(node.id == own.id for node in self._fitting(need, nodes))
+        fitting = self._fitting(need, [node for node in self.with_lane("engine") if "network" in node.lanes])
+        having = [node for node in fitting if need.model in node.models]
+        return any(node.id == own.id for node in having or fitting)
 
     @staticmethod
     def _fitting(need: Need, nodes: Collection[Node]) -> list[Node]:

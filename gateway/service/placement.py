@@ -20,6 +20,7 @@ from gateway.fleet.roster import Need, Roster
 from gateway.jobs.job import Job, JobEvent, Plans, State
 from gateway.jobs.plans import Download, EngineJob, Lane, Ocr, lane_of
 from gateway.models.library import Library
+from gateway.models.lora_repositories import LORA
 from gateway.residency.admission import Admission
 from gateway.store.base import JobStore
 
@@ -197,8 +198,13 @@ class Placement:
 
     def _of_download(self, plan: Plans, need: Need) -> Need:
         """The need of a download: that of the smallest job which waits for it."""
-        waiting = [other.memory_bytes for lane, other in self._needs.values() if _waits(lane, other, plan.model)]
-        return replace(need, memory_bytes=min(waiting, default=need.memory_bytes))
+        lora = plan.model.removeprefix(LORA)
+        waiting = [
+            replace(other, loras=frozenset())
+            for lane, other in self._needs.values()
+            if lane == "engine" and (other.model == plan.model or lora in other.loras)
+        ]
+        return min(waiting, key=lambda other: other.memory_bytes, default=need)
 
     def _need(self, plan: Plans) -> Need:
         """What a plan needs of a node. Blocks."""
@@ -212,7 +218,3 @@ class Placement:
         loras = frozenset(lora.name for lora in plan.loras) if isinstance(plan, Generate) else frozenset[str]()
         peak = self._admission.footprint(drawn, spec).peak
         return Need(spec.name, loras, peak)
-
-
-def _waits(lane: Lane, need: Need, model: str) -> bool:
-    return lane == "engine" and need.model == model

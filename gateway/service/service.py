@@ -177,7 +177,9 @@ class JobService:
             rights=options.rights,
             wake=lambda: self._lane.wake(),
             elsewhere=None if self.fleet is None else self.fleet.has,
+            has_lora=(lambda *_: False) if self.fleet is None else self.fleet.roster.has_lora,
             is_on_disk=None if "engine" in runs else lambda _: False,
+            is_worker=self.fleet is not None and self.fleet.options.kind == "worker",
         )
         self._lane = EngineLane(
             store=store,

@@ -127,6 +127,7 @@ def _worker_parser() -> argparse.ArgumentParser:
     add("--label", action="append", metavar="NAME=TEXT", help="a label in lists of workers; repeatable")
     add("--memory-gb", metavar="GB", help="memory for models and images (default: what the device has)")
     add("--models-dir", metavar="FOLDER", help="folder for models (default: ./models)")
+    add("--output-dir", metavar="FOLDER", help="folder for images that the gateways read, too (default: ./output)")
     add("--data-dir", metavar="FOLDER", help="folder for temporary files (default: ./data)")
     add("--quantize", metavar="BITS", help="bits to quantise models to at load: 3, 4, 5, 6 or 8")
     add("--config", type=Path, metavar="FILE", help="settings file (default: ./config.yaml if it exists)")

@@ -252,10 +252,11 @@ async def test_job_that_fits_no_worker_is_refused_at_submit(tmp_path: Path) -> N
 async def test_worker_prefers_the_model_in_its_memory_within_the_lookahead(tmp_path: Path) -> None:
     async with fleet_in(tmp_path, lookahead=2) as fleet:
         gateway = await fleet.start("gateway", lanes=(), models=())
-        await fleet.start("worker", models=("toy", "other"))
+        worker = await fleet.start("worker", models=("toy", "other"))
         await _end(gateway, await _submit(gateway, model="toy"))
         await gateway.queue.pause("me")
         jobs = [await _submit(gateway, model=model) for model in ("other", "toy", "toy", "toy")]
+        await until(lambda: worker.queue.depth("engine") == 4 and not worker._held("engine"))
         await gateway.queue.resume("me")
         starts = [(await _end(gateway, job)).started_steady or 0.0 for job in jobs]
         assert sorted(range(4), key=lambda n: starts[n]) == [1, 2, 0, 3]

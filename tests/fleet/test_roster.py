@@ -67,7 +67,8 @@ def test_job_whose_model_nobody_brings_is_claimed_and_fails(nodes: list[Node], n
 def test_download_is_claimed_by_the_nodes_that_its_jobs_fit_on(nodes: list[Node], need: Need) -> None:
     drawing = [node for node in nodes if {"engine", "network"} <= set(node.lanes)]
     owners = [roster.own for roster in _rosters(nodes) if roster.is_own_download(need)]
-    assert owners == ([node for node in drawing if need.fits(node)] or drawing)
+    fitting = [node for node in drawing if need.fits(node)] or drawing
+    assert owners == ([node for node in fitting if need.model in node.models] or fitting), "a LoRA comes to its model"
 
 
 def test_nodes_away_for_long_do_not_work_and_the_newest_process_of_a_name_counts() -> None:
