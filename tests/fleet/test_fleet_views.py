@@ -25,11 +25,10 @@ async def test_two_workers_are_seen_through_a_gateway_with_the_jobs_that_they_ru
         assert await names(gateway) == ["gateway", "worker a", "worker b"]
         jobs = [await gateway.submit(request(steps=20), ME) for _ in range(2)]
 
-        async def running() -> set[str]:
-            return {job for view in await gateway.workers.views("me") for job in view.jobs}
-
-        while await running() != {job.id for job in jobs}:
+        running: set[str] = set()
+        while running != {job.id for job in jobs}:
             await asyncio.sleep(0.05)
+            running = {job for view in await gateway.workers.views("me") for job in view.jobs}
         assert all(not view.jobs for view in await gateway.workers.views("you"))
         for job in jobs:
             assert (await gateway.ended(job.id)).state is State.SUCCEEDED
