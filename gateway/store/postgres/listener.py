@@ -22,7 +22,10 @@ RETRY_S = (0.1, 0.5, 1.0, 2.0)
 
 
 class Listener:
-    """The listener of one process, which listens when this returns. Blocks. `look` is called where others may have written, `hear` with each message."""
+    """The listener of one process, which listens when this returns. Blocks.
+
+    `look` is called where others may have written, `hear` with each message.
+    """
 
     def __init__(
         self,
