@@ -21,7 +21,7 @@ NAME = "gateway"
 SAVED_AS = "draining"
 MODELS_EVERY_S = 2.0
 """Seconds between two looks at the models on the disk."""
-DRAINING = "This gateway takes no more jobs: its operator drains it."
+DRAINING = "This worker takes no more jobs: its operator drains it."
 
 
 class OwnNode:

@@ -204,7 +204,7 @@ def test_cli_workers_are_listed_drained_and_resumed(run: Any) -> None:
     try:
         shown = run("workers")[1]
         assert "draining" in shown
-        assert "gateway: This gateway takes no more jobs" in shown
+        assert "gateway: This worker takes no more jobs" in shown
         code, _, err = run("workers", "drain", "no body")
         assert (code, "No worker of this name" in err) == (1, True)
     finally:
