@@ -23,7 +23,7 @@ from gateway.fleet.node import Node, NodeKind, NodeState
 from gateway.fleet.roster import KNOWN_S, Roster
 from gateway.forecast import Forecaster
 from gateway.jobs.facts import ModelDownloading
-from gateway.jobs.job import Plans
+from gateway.jobs.job import Job, Plans
 from gateway.jobs.plans import LANES, EngineJob, Lane
 from gateway.lanes.base import LaneRunner
 from gateway.lanes.leases import Leases
@@ -191,9 +191,13 @@ class Fleet:
         """Waiting jobs that this node does not claim."""
         return self._placement.held_jobs(lane)
 
-    async def is_own(self, plan: Plans) -> bool:
+    async def is_own(self, job_id: str, plan: Plans) -> bool:
         """Whether this node may claim a job of this plan now."""
-        return await self._placement.is_own(plan)
+        return await self._placement.is_own(job_id, plan)
+
+    async def accepts(self, job: Job) -> bool:
+        """Whether this node runs a job that it has claimed, which may have come a moment before."""
+        return await self._placement.accepts(job)
 
     async def has(self, model: str) -> bool:
         """Whether a node that draws has the model; also where none is known, because one must come anyway."""

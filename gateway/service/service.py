@@ -184,6 +184,7 @@ class JobService:
             storage=self.storage,
             stops=self._stops,
             leases=leases,
+            accepts=None if self.fleet is None else self.fleet.accepts,
         )
         network = NetworkLane(
             store=store,
@@ -197,6 +198,7 @@ class JobService:
             fall_back=options.fall_back_to_main,
             held_jobs=lambda: self._held("network"),
             leases=leases,
+            accepts=None if self.fleet is None else self.fleet.accepts,
         )
         reader = OcrLane(
             store=store,
@@ -421,7 +423,7 @@ class JobService:
         new, lane = planned.new, self._lanes.get(lane_of(planned.new.plan))
         is_complete = planned.missing is None and not planned.loras.loras
         if self.fleet is not None and is_complete:
-            is_complete = await self.fleet.is_own(new.plan)
+            is_complete = await self.fleet.is_own(new.id, new.plan)
         with self.downloads.hold(new.id, planned.loras) as hold, _reserved(lane) as worker:
             submitted = await self._store.submit(new, self._options.bounds, worker if is_complete else None)
             job = hold.keep_for(submitted.job)

@@ -9,6 +9,7 @@ import pytest
 
 from gateway.errors import InsufficientMemory
 from gateway.events.bus import ProgressEvent
+from gateway.jobs.facts import Requeued
 from gateway.jobs.job import Job, JobEvent, State
 from gateway.jobs.origin import Origin
 from gateway.service.retention import Turn
@@ -227,6 +228,35 @@ async def test_worker_claims_only_jobs_of_models_on_its_disk(tmp_path: Path) -> 
         assert {(await _end(gateway, job)).state for job in jobs} == {State.SUCCEEDED}
         assert (one.engine.loaded_model, two.engine.loaded_model) == ("toy", "other")
         assert [job.attempt for job in [await gateway.get(job.id) for job in jobs]] == [1, 1, 1, 1]
+
+
+async def test_job_claimed_before_it_was_placed_goes_back_to_the_worker_that_can_run_it(tmp_path: Path) -> None:
+    async with fleet_in(tmp_path) as fleet:
+        gateway = await fleet.start("gateway", lanes=(), models=())
+        able = await fleet.start("worker 2", models=("other",))
+        hasty = await fleet.start("worker", models=("toy",))
+        assert hasty.fleet is not None
+        assert able.fleet is not None
+        await fleet.stores["gateway"].drain("worker 2", True)
+        await until(lambda: able.fleet is not None and able.fleet.is_draining)
+        on_event, seen = hasty.fleet._placement.on_event, []
+        hasty._bus._listeners.remove(on_event)
+
+        def late(job: Job, event: JobEvent) -> None:
+            """The first event, of the job's submit, comes too late."""
+            seen.append(event)
+            if len(seen) > 1:
+                on_event(job, event)
+
+        hasty._bus._listeners.insert(0, late)
+        job = await _submit(gateway, model="other")
+        await until(lambda: len(seen) >= 3)
+        await fleet.stores["gateway"].drain("worker 2", False)
+        ended = await _end(gateway, job)
+        assert ended.state is State.SUCCEEDED, ended.failure
+        facts = [event.fact for event in ended.events]
+        assert Requeued(reason="released") in facts
+        assert facts.count(Requeued(reason="released")) == 1
 
 
 async def test_job_too_large_for_one_worker_waits_for_the_one_that_it_fits(tmp_path: Path) -> None:
