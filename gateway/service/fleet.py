@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from gateway import __version__
+from gateway.errors import GatewayError
 from gateway.events.bus import EventBus
 from gateway.events.messenger import Messenger
 from gateway.events.previews import StoredPreviews
@@ -71,9 +72,9 @@ class Fleet:
     """The fleet as one process sees it. Belongs to one event loop.
 
     `status` is this node's own; `lanes` are those that it runs. `brings` says whether a download brings a model, or one
-    of some LoRAs; `on_download` gets the progress of a download that runs elsewhere. `on_roster` is called when nodes
-    have reported, `on_queue` when the queue has changed without an event, `on_skip` and `on_unload` with what another
-    node asks for.
+    of some LoRAs; `on_download` gets the progress of a download that runs elsewhere; `bring_missing` starts downloads
+    of models that no node has. `on_queue` is called when the queue has changed without an event, `on_skip` and
+    `on_unload` with what another node asks for.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class Fleet:
         status: Callable[[], NodeStatus],
         brings: Callable[[str, Collection[str]], bool],
         on_download: Callable[[str, ModelDownloading], None],
-        on_roster: Callable[[], None],
+        bring_missing: Callable[[], Awaitable[None]],
         on_queue: Callable[[], None],
         on_skip: Callable[[str], None],
         on_unload: Callable[[str | None], None],
@@ -102,7 +103,8 @@ class Fleet:
         self._store = store
         self._lanes = lanes
         self._status = status
-        self._on_roster = on_roster
+        self._bring_missing = bring_missing
+        self._is_bringing = False
         self._contact_since: float | None = None
         """When the store answered for the first time since it was away, in the loop's seconds."""
         self._is_asked_to_drain = self._is_leaving = False
@@ -262,9 +264,19 @@ class Fleet:
             log.info("draining: the operator has asked for it" if is_asked else "taking jobs again")
             self._drain_lanes()
         self._placement.tick()
-        self._on_roster()
+        if self.options.kind == "gateway" and self.roster.with_lane("engine") and not self._is_bringing:
+            self._is_bringing = True
+            self.messenger.spawn(self._bring())
         for lane in self._lanes().values():  # a notification may have been lost
             lane.wake()
+
+    async def _bring(self) -> None:
+        try:
+            await self._bring_missing()
+        except GatewayError as error:
+            log.warning("a model that jobs wait for cannot be brought: %s", error)
+        finally:
+            self._is_bringing = False
 
     def _drain_lanes(self) -> None:
         for lane in self._lanes().values():

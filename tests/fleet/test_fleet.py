@@ -125,7 +125,7 @@ async def test_running_job_shown_is_the_own_one_of_this_protocol_first(tmp_path:
         await _runs(gateway, mine)
         shown = [gateway.running(*who) for who in (("you", "sdapi"), ("you", "native"), ("me", "native"), ("they", ""))]
         assert [job.id if job else None for job in shown] == [mine.id, mine.id, first.id, first.id]
-        assert len(gateway.running_jobs()) == 2
+        assert len(gateway.engines.running_jobs()) == 2
 
 
 async def test_unload_through_a_gateway_frees_the_model_of_the_worker(tmp_path: Path) -> None:
@@ -133,11 +133,11 @@ async def test_unload_through_a_gateway_frees_the_model_of_the_worker(tmp_path: 
         gateway = await fleet.start("gateway", lanes=(), models=())
         worker = await fleet.start("worker")
         await _end(gateway, await _submit(gateway))
-        await until(lambda: gateway.loaded_models == ("toy",))
+        await until(lambda: gateway.engines.loaded_models == ("toy",))
         assert gateway.engine.loaded_model == "toy"
         assert await gateway.models.unload("me", "toy")
         await until(lambda: worker.engine.loaded_model is None)
-        await until(lambda: gateway.loaded_models == ())
+        await until(lambda: gateway.engines.loaded_models == ())
         assert not await gateway.models.unload("me", "toy")
 
 
