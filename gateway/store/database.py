@@ -29,10 +29,15 @@ REPLACED = "The job database was removed or replaced while it was in use; put it
 
 
 class Database:
-    """Database threads and file; `written` is called in the writing thread after each transaction that is on disk."""
+    """Database threads and file.
 
-    def __init__(self, folder: Path, written: Callable[[], None]) -> None:
+    In the writing thread `begun` is called at the begin of each transaction, and `written` after each one that is on
+    disk.
+    """
+
+    def __init__(self, folder: Path, begun: Callable[[SqliteConnection], None], written: Callable[[], None]) -> None:
         self._folder = folder
+        self._begun = begun
         self._written = written
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="store-reader")
@@ -84,6 +89,7 @@ class Database:
             db = self._write_db
             try:
                 db.execute("BEGIN IMMEDIATE")
+                self._begun(db)
                 result = work(db)
                 self._check_files()
                 db.execute("COMMIT")

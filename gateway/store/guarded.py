@@ -31,18 +31,14 @@ class GuardedDatabase:
         database: Database,
         clock: Clock,
         line: QueueIndex,
-        *,
-        begin: Callable[[Connection], None],
         end: Callable[[Connection], None],
     ) -> None:
-        """`begin` and `end` are called in the writing thread before and after the work of each transaction."""
-        self._database, self._clock, self._line = database, clock, line
-        self._begin, self._end = begin, end
+        """`end` is called in the writing thread after the work of each transaction, before that is written."""
+        self._database, self._clock, self._line, self._end = database, clock, line, end
         self.lose: Lost | None = None
 
     async def write(self, work: Callable[[Connection], T]) -> T:
         def timed(db: Connection) -> T:
-            self._begin(db)
             result = work(db)
             self._end(db)
             return result

@@ -59,7 +59,7 @@ async def repair(folder: Path) -> list[Path]:
     """
     if not (folder / "jobs.sqlite3").exists():
         return []
-    database = Database(folder, lambda: None)
+    database = Database(folder, lambda db: None, lambda: None)
     clock = StoreClock(time.time, time.monotonic)
     try:
         await database.open()

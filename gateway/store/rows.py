@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from types import MappingProxyType
 
 from pydantic import TypeAdapter
 
@@ -44,8 +45,10 @@ class RecordDamaged(Exception):
         super().__init__(f"the record of job {job_id} is damaged")
 
 
-def insert(db: Connection, new: NewJob, at: float, steady: float) -> Job:
-    """Store a job with its first event, Queued."""
+def insert(
+    db: Connection, new: NewJob, at: float, steady: float, further: Mapping[str, object] = MappingProxyType({})
+) -> Job:
+    """Store a job with its first event, Queued; `further` are columns that only its database has."""
     number = db.next_number("jobs")
     job = Job.of(new, number).apply(Queued(), float(at), float(steady))
     standing = Standing(job.priority, job.created_steady, number)
@@ -66,6 +69,7 @@ def insert(db: Connection, new: NewJob, at: float, steady: float) -> Job:
         "hidden": 0,
         **_folded_columns(job),
         **_place(standing),
+        **further,
     }
     job, event = _numbered(job, db.next_number("events"))
     row["checksum"] = checksum.of_job(row, None, [event])

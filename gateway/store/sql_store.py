@@ -69,10 +69,10 @@ class SqlStore:
         prompts: PromptIndex | None = None,
         lookahead: int = 0,
     ) -> None:
-        """`inputs` is the folder of clients' input files. The subclass calls `_written` after each transaction."""
+        """`inputs` is the folder of clients' input files. The database calls `_begin` and `_written`."""
         self._database, self._clock, self._prompts = database, clock, prompts
         self._line = QueueIndex(lookahead)
-        self._records = GuardedDatabase(database, clock, self._line, begin=self._begin, end=self._end)
+        self._records = GuardedDatabase(database, clock, self._line, self._end)
         self._inputs = Inputs(inputs, clock, self._records)
         self._news: list[tuple[Job, JobEvent]] = []
         """Events of the current transaction, sent when it is on disk."""
@@ -461,7 +461,7 @@ class SqlStore:
             self._after.append(lambda: self._line.put(place))
 
     def _begin(self, db: Connection) -> None:
-        """Begin the work of a transaction."""
+        """Begin a transaction: forget what one that failed would have sent."""
         self._news, self._after = [], []
 
     def _end(self, db: Connection) -> None:

@@ -41,7 +41,7 @@ class SqliteStore(SqlStore):
         """`clock` gives the date and may jump; `elapsed` only increases; a test clock given alone serves as both."""
         elapsed = elapsed or (time.monotonic if clock is time.time else clock)
         super().__init__(
-            Database(folder, self._written),
+            Database(folder, self._begin, self._written),
             StoreClock(clock, elapsed),
             inputs=folder / "blobs",
             prompts=PromptIndex(folder),

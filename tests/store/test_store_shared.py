@@ -8,11 +8,14 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -100,6 +103,22 @@ async def test_events_of_all_processes_reach_each_of_them_once_and_in_order(tmp_
         assert [(job.id, job.state, event.fact) for job, event in members[0].heard] == [
             (job.id, job.state, event.fact) for job, event in members[2].heard
         ]
+
+
+async def test_who_hears_of_a_job_can_claim_it_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    apply = PostgresStore._apply
+
+    def slow(*values: Any) -> None:
+        time.sleep(0.1)
+        apply(*values)
+
+    monkeypatch.setattr(PostgresStore, "_apply", slow)
+    async with processes(tmp_path, 2) as (one, other):
+        depths = []
+        other.store._hear = lambda job, event: depths.append(other.store.depth(LANE))
+        await one.store.submit(a_job(), NO_BOUNDS)
+        await until(lambda: bool(depths))
+        assert depths == [1]
 
 
 async def test_each_waiting_job_is_claimed_by_one_process_only(tmp_path: Path) -> None:
@@ -397,6 +416,55 @@ async def test_a_database_of_another_version_is_refused_while_others_use_it(
         await store.close()
     with pytest.raises(StoreCorrupt, match="has version 8; this program reads 7"):
         await PostgresStore(url, tmp_path / "0").open()
+
+
+@pytest.mark.parametrize("is_done", [True, False])
+async def test_a_commit_whose_answer_is_lost_counts_where_it_was_done(tmp_path: Path, is_done: bool) -> None:
+    async with processes(tmp_path, 2) as (one, other):
+        job = (await one.store.submit(a_job(), NO_BOUNDS)).job
+        assert (lease := await one.store.claim(WorkerInfo(id="w", lease_s=30))) is not None
+        _lose_the_answer_of_a_commit(one.store, is_done=is_done)
+        if is_done:
+            event = await one.store.record(lease, image(0))
+            assert event is not None
+            await other.hears(event.number)
+        else:
+            with pytest.raises(StorageFault):
+                await one.store.record(lease, image(0))
+        images = (await other.store.get(job.id)).images
+        assert len(images) == is_done
+        await one.store.record(lease, image(len(images)))
+        await other.hears(other.numbers[-1] + 1)
+        assert one.numbers == other.numbers == list(range(1, len(one.numbers) + 1))
+
+
+def _lose_the_answer_of_a_commit(store: PostgresStore, *, is_done: bool) -> None:
+    """Break the writing connection at its next commit: before it is sent, or before its answer."""
+    connection = store._database._connection
+    assert connection is not None
+    execute = connection.execute
+
+    def broken(sql: str, *values: Any) -> Any:
+        if sql != "COMMIT":
+            return execute(sql, *values)
+        if is_done:
+            execute(sql)
+        connection.close()
+        raise psycopg.OperationalError("the connection is lost")
+
+    connection.execute = broken  # type: ignore[method-assign]
+
+
+async def test_store_whose_database_is_away_can_be_closed_after_its_start_has_failed(tmp_path: Path) -> None:
+    store = PostgresStore("postgresql:///postgres?host=/nowhere", tmp_path / "a")
+    with pytest.raises(StorageFault):
+        await store.open()
+    await store.close()
+
+
+async def test_a_store_can_be_closed_twice(tmp_path: Path) -> None:
+    async with processes(tmp_path, 1) as (one,):
+        await one.store.close()
 
 
 async def test_a_prompt_is_found_whatever_characters_it_has(tmp_path: Path) -> None:

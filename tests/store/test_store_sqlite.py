@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from engine.protocol import Succeeded
-from gateway.errors import StorageFull
+from gateway.errors import StorageFault, StorageFull
 from gateway.jobs.job import Priority, State
 from gateway.store.base import JobStore, StoreCorrupt, StoreLocked
 from gateway.store.schema import UPGRADES, VERSION
@@ -266,3 +267,28 @@ async def test_store_clock_jump_loses_no_running_job_and_gives_no_negative_time(
         assert ended.seconds >= 0
         assert (await store.stats()).drawing_seconds >= 0
         assert (await claim(store)).job.id == waiting.id
+
+
+async def test_event_of_a_submit_that_failed_is_not_sent_by_a_later_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[str] = []
+    store = SqliteStore(tmp_path)
+    await store.open(lambda job, event: sent.append(event.fact.kind))
+    try:
+        with monkeypatch.context() as broken:
+            broken.setattr(store._database, "_check_files", raises(StorageFault))
+            with pytest.raises(StorageFault):
+                await submit(store)
+        await store.check()
+        await store.look_over()
+        assert (sent, store.depth("engine")) == ([], 0)
+    finally:
+        await store.close()
+
+
+def raises(error: type[Exception]) -> Callable[[], None]:
+    def call() -> None:
+        raise error
+
+    return call

@@ -9,11 +9,13 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from urllib.parse import quote
 
+import psutil
 import psycopg
 import pytest
 
@@ -37,11 +39,13 @@ _names = itertools.count()
 class Server:
     """A server in a temporary folder; `kill` and `start` are for tests of its absence."""
 
-    def __init__(self) -> None:
+    def __init__(self, options: Sequence[str] = OPTIONS) -> None:
+        self._options = options
         self.folder = Path(tempfile.mkdtemp(prefix="pg-"))
         self.folder.chmod(0o755)
         self._data = self.folder / "data"
         self._process: subprocess.Popen[bytes] | None = None
+        self._pid = os.getpid()
         if UNPRIVILEGED is not None:
             shutil.chown(self.folder, UNPRIVILEGED)
         made = [
@@ -60,7 +64,7 @@ class Server:
         self.start()
 
     def start(self) -> None:
-        options = [word for option in OPTIONS for word in ("-c", option)]
+        options = [word for option in self._options for word in ("-c", option)]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [_program("postgres"), "-D", self._data, "-k", self.folder, *options],
@@ -84,7 +88,20 @@ class Server:
         self._process.send_signal(3)  # SIGQUIT: its children end too, nothing is written
         self._process.wait()
 
+    def kill_all(self) -> None:
+        """kill -9 of the server and the processes of its connections."""
+        assert self._process is not None
+        children = psutil.Process(self._process.pid).children(recursive=True)
+        self._process.kill()
+        for child in children:
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+        psutil.wait_procs(children)
+        self._process.wait()
+
     def remove(self) -> None:
+        if os.getpid() != self._pid:  # a forked gateway ends
+            return
         if self._process is not None and self._process.poll() is None:
             self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -118,7 +135,7 @@ def server() -> Server:
 
 def postgres_store(folder: Path, clock: Callable[[], float] | None = None) -> PostgresStore:
     """A store that belongs to a folder: a second one for the same folder shares its queue."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     address = folder / "postgres"
     if not address.exists():
         address.write_text(server().new_url())

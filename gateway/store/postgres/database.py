@@ -6,6 +6,7 @@ Every writing transaction of every process takes one lock first, so that numbers
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -26,6 +27,11 @@ RETRY_AFTER_S = 5
 SILENT = "The job database does not answer."
 BEGIN_READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 NOW_AND_COUNTERS = "SELECT extract(epoch FROM clock_timestamp())::float8 AS now, name, seq FROM counters"
+MARK = "SELECT job_id || ' ' || seq || ' ' || steady AS mark FROM events WHERE number = $1"
+NOTIFY_AND_MARK = f"SELECT pg_notify($1, $2), ({MARK.replace('$1', '$3')}) AS mark"
+DECIDED_S = 15.0
+"""For so long it is tried to find out whether a transaction was committed whose connection broke at the commit."""
+ASK_AGAIN_S = 0.2
 GONE = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout, PoolClosed)
 
 
@@ -49,6 +55,7 @@ class PostgresDatabase:
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
         self._connection: psycopg.Connection[Row] | None = None
         self._pool: ConnectionPool[psycopg.Connection[Row]]
+        self._is_closed = False
         self.channel = ""
         """Name of the database's schema for channels and locks: it belongs to one queue."""
 
@@ -79,6 +86,10 @@ class PostgresDatabase:
         self._pool.open()
 
     async def close(self) -> None:
+        """Close; a second time does nothing."""
+        if self._is_closed:
+            return
+        self._is_closed = True
         await self._on(self._writer, self._close)
         for pool in (self._writer, self._readers):
             pool.shutdown(wait=False)
@@ -106,10 +117,12 @@ class PostgresDatabase:
             try:
                 self._begun(db, now)
                 result = work(db)
+                mark = None
                 if db.has_events:
                     db.write_counters()
-                    connection.execute("SELECT pg_notify($1, $2)", (self.channel, self.name))
-                connection.execute("COMMIT")
+                    noted = (self.channel, self.name, db.last_number("events"))
+                    mark = connection.execute(NOTIFY_AND_MARK, noted).fetchone()
+                self._commit(connection, db.last_number("events"), mark)
             except BaseException:
                 with suppress(psycopg.Error):
                     connection.execute("ROLLBACK")
@@ -120,6 +133,37 @@ class PostgresDatabase:
             raise fault_of(error) from error
         self._written()
         return result
+
+    def _commit(self, connection: psycopg.Connection[Row], number: int, mark: Row | None) -> None:
+        """Commit. Where the connection breaks meanwhile, the newest event shows whether it was done.
+
+        Raises: psycopg.Error.
+        """
+        try:
+            connection.execute("COMMIT")
+        except GONE:
+            connection.close()
+            if mark is None or not self._is_committed(number, mark):
+                raise
+
+    def _is_committed(self, number: int, mark: Row) -> bool:
+        """Whether the newest event of a transaction is stored, once its former connection holds the lock no more.
+
+        Raises: psycopg.Error where the database does not answer for `DECIDED_S`.
+        """
+        until = time.monotonic() + DECIDED_S
+        while True:
+            try:
+                connection, _, _ = self._begin()
+                found = connection.execute(MARK, (number,)).fetchone()
+                connection.execute("ROLLBACK")
+                return found is not None and found["mark"] == mark["mark"]
+            except GONE:
+                if self._connection is not None:
+                    self._connection.close()
+                if time.monotonic() > until:
+                    raise
+                time.sleep(ASK_AGAIN_S)
 
     def _begin(self) -> tuple[psycopg.Connection[Row], float, dict[str, int]]:
         """Begin a writing transaction, once more where the connection has broken since the last one."""

@@ -20,7 +20,7 @@ from gateway.disk import write_atomic
 from gateway.errors import StorageFault
 from gateway.fleet.node import Node, SeenNode
 from gateway.jobs.facts import CancelRequested, Requeued, RequeueReason
-from gateway.jobs.job import Job, NewJob, State
+from gateway.jobs.job import Job, JobEvent, NewJob, State
 from gateway.jobs.plans import LANES, Lane
 from gateway.private_files import private_folder
 from gateway.store import queries, rows
@@ -152,12 +152,14 @@ class PostgresStore(SqlStore):
 
     async def close(self) -> None:
         self._hear = None
-        if self._listener is not None:
-            await asyncio.to_thread(self._listener.close)
+        if (listener := self._listener) is not None:
+            self._listener = None
+            await asyncio.to_thread(listener.close)
         if self._looking is not None:
             await asyncio.gather(self._looking, return_exceptions=True)
         with suppress(StorageFault):
             if self._applied:
+                self._applied = {}
                 await nodes.withdraw(self._database, self.node_id)
         await self._database.close()
         if self._lock is not None:
@@ -197,22 +199,31 @@ class PostgresStore(SqlStore):
 
     def _catch_up(self, db: PostgresConnection, now: float) -> None:
         """Apply what other processes have written, in order, and send their events."""
+        self._begin(db)
+        self._numbers = {}
         if self._time is not None:
             self._time.read(now)
         if not self._applied:
             return
         if self._applied["moves"] != db.last_number("moves") or self._applied["events"] < queries.forgotten(db):
-            self._send_newer(db)
+            _, news = self._newer(db)
             self._fill_line(db)
         elif any(number != db.last_number(name) for name, number in self._applied.items()):
-            for job in self._send_newer(db).values():
+            changed, news = self._newer(db)
+            for job in changed:
                 self._apply(db, job)
             self._read_lanes(db)
             self._applied = {name: db.last_number(name) for name in self._applied}
+        else:
+            return
+        if self._hear is not None:
+            for job, event in news:  # after the replica: who hears of a job may claim it
+                self._soon(self._hear, job, event)
 
-    def _send_newer(self, db: PostgresConnection) -> dict[str, Job]:
-        """Send the events of others after the last applied one; the jobs that they changed."""
+    def _newer(self, db: PostgresConnection) -> tuple[list[Job], list[tuple[Job, JobEvent]]]:
+        """The jobs that others have changed since the last applied event, and the events, each with its job then."""
         jobs: dict[str, Job] = {}
+        news: list[tuple[Job, JobEvent]] = []
         after, last = self._applied["events"], db.last_number("events")
         while after < last:
             newer = "SELECT number, job_id, seq FROM events WHERE number > ? ORDER BY number LIMIT ?"
@@ -221,13 +232,10 @@ class PostgresStore(SqlStore):
             jobs |= changed
             for row in page:
                 if row["seq"] != SEQ and (job := changed.get(row["job_id"])) is not None:
-                    self._send(job.until(row["seq"]))
+                    then = job.until(row["seq"])
+                    news.append((then, then.events[-1]))
             after = page[-1]["number"] if len(page) == READ_AT_ONCE else last
-        return jobs
-
-    def _send(self, job: Job) -> None:
-        if self._hear is not None:
-            self._soon(self._hear, job, job.events[-1])
+        return list(jobs.values()), news
 
     def _apply(self, db: PostgresConnection, job: Job) -> None:
         """Put a job that another process has changed to its place in the replica."""
@@ -266,11 +274,9 @@ class PostgresStore(SqlStore):
             self._lease_s[worker.id] = worker.lease_s
 
     def _insert(self, db: Connection, new: NewJob) -> Job:
-        job = super()._insert(db, new)
         is_attached = new.attached and new.idempotency_key is None
-        gateway, prompt = self.node_id if is_attached else None, rows.lower(_prompt(new))
-        db.execute("UPDATE jobs SET gateway = ?, prompt = ? WHERE id = ?", (gateway, prompt, new.id))
-        return job
+        further = {"gateway": self.node_id if is_attached else None, "prompt": rows.lower(_prompt(new))}
+        return rows.insert(db, new, self._clock.date(), self._clock.steady(), further)
 
     def _begin_job(self, db: Connection, worker: WorkerInfo, before: Job, next_job: NextJob) -> Lease:
         if (passed := self._line.passed_after(next_job)) is not None:

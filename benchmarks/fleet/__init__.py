@@ -1,0 +1,1 @@
+"""Proof of a fleet: gateways and workers as real processes on one PostgreSQL, with faults made on purpose."""

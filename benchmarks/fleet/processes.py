@@ -1,0 +1,215 @@
+"""Processes of a fleet under test: PostgreSQL, gateways and workers, each started as its user would."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import psutil
+import psycopg
+
+from tests.support.live import ROOT, free_port
+from tests.support.postgres import Server
+
+T = TypeVar("T")
+
+LEASE_S = 2.0
+START_S = 90.0
+
+
+class Mistake(Exception):
+    """What was to be proved does not hold."""
+
+
+@dataclass
+class Process:
+    """A gateway, or a worker where `port` is None; `env` is added to the environment."""
+
+    name: str
+    folder: Path
+    config: Mapping[str, Any]
+    port: int | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    popen: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        file = self.folder / "config.yaml"
+        file.write_text(json.dumps(self.config))  # JSON is YAML
+        role = ["worker"] if self.port is None else ["serve", "--port", str(self.port)]
+        with (self.folder / "log").open("ab") as log:
+            self.popen = subprocess.Popen(
+                [sys.executable, "api_main.py", *role, "--config", str(file)],
+                cwd=ROOT,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **self.env},
+            )
+
+    @property
+    def pid(self) -> int:
+        assert self.popen is not None
+        return self.popen.pid
+
+    @property
+    def is_alive(self) -> bool:
+        return self.popen is not None and self.popen.poll() is None
+
+    def signal(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """kill -9, and wait until its children have left. Raises: Mistake if one of them goes on."""
+        if self.popen is None:
+            return
+        children = psutil.Process(self.pid).children(recursive=True) if self.is_alive else []
+        self.popen.kill()
+        self.popen.wait()
+        _, alive = psutil.wait_procs(children, timeout=20)
+        if alive:
+            raise Mistake(f"{self.name} left {[child.cmdline() for child in alive]} behind")
+
+    def stop(self) -> int:
+        """SIGTERM; returns the exit code. Raises: subprocess.TimeoutExpired."""
+        assert self.popen is not None
+        self.signal(signal.SIGTERM)
+        return self.popen.wait(30)
+
+    def log(self) -> str:
+        return (self.folder / "log").read_text(errors="replace")
+
+
+class Fleet:
+    """Gateways and workers on a schema of one PostgreSQL server, with one output folder. A context manager.
+
+    `script` is the fake engine's; `worker_url` replaces the address of the database for some workers, by name; `env` is
+    added to the environment of some processes, by name; `config` is added to every process's configuration.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        server: Server,
+        *,
+        gateways: int = 2,
+        workers: int = 4,
+        script: Mapping[str, Any] | None = None,
+        lease_s: float = LEASE_S,
+        backend: str = "fake",
+        urls: Mapping[str, str] | None = None,
+        env: Mapping[str, Mapping[str, str]] | None = None,
+        config: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        self.folder, self.server = folder, server
+        self.url = server.new_url()
+        self.output = folder / "output"
+        self.script = {"step_seconds": 0.02, **(script or {})}
+        self._lease_s, self._backend = lease_s, backend
+        self._urls, self._env, self._config = urls or {}, env or {}, config or {}
+        self.gateways = [self._process(f"gateway-{n}", free_port()) for n in range(1, gateways + 1)]
+        self.workers = [self._process(f"worker-{n}", None) for n in range(1, workers + 1)]
+
+    def _process(self, name: str, port: int | None) -> Process:
+        folder = self.folder / name
+        values: dict[str, dict[str, Any]] = {
+            "engine": {"backend": self._backend},
+            "models": {"default": "flux2-tiny", "auto_download": False},
+            "store": {"url": self._urls.get(name, self.url), "data_dir": str(folder / "data"), "min_free_gb": 0},
+            "generation": {"output_dir": str(self.output), "previews": False},
+            "worker": {"name": name, "lease_s": self._lease_s, **({} if port is None else {"lanes": []})},
+            "log": {"level": "INFO"},
+        }
+        if self._backend == "fake":
+            values["engine"]["fake_script"] = json.dumps(self.script)
+        for section, more in self._config.items():
+            values[section] = {**values.get(section, {}), **more}
+        return Process(name, folder, values, port, self._env.get(name, {}))
+
+    @property
+    def all(self) -> list[Process]:
+        return [*self.gateways, *self.workers]
+
+    def __enter__(self) -> Fleet:
+        try:
+            for process in self.all:
+                process.start()
+            self.wait_ready()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self.all:
+            with contextlib.suppress(ProcessLookupError):
+                if process.is_alive:
+                    process.signal(signal.SIGCONT)
+                process.kill()
+
+    def wait_ready(self, names: Sequence[str] | None = None) -> None:
+        """Wait until these processes, or all, can do their work. Raises: Mistake."""
+        wanted = set(names if names is not None else [process.name for process in self.all])
+
+        def ready() -> bool:
+            for process in self.all:
+                if process.name in wanted and not process.is_alive:
+                    raise Mistake(f"{process.name} has ended: {process.log()[-2000:]}")
+            return wanted <= self.ready_names() and all(map(self._answers, self.gateways))
+
+        until(ready, START_S, lambda: f"not ready: {wanted - self.ready_names()}")
+
+    def _answers(self, gateway: Process) -> bool:
+        if not gateway.is_alive:
+            return True
+        with contextlib.suppress(httpx.HTTPError):
+            return httpx.get(f"{gateway.url}/api/v1/health", timeout=5).status_code == 200
+        return False
+
+    def ready_names(self) -> set[str]:
+        """Names of the processes that report themselves as ready, each by a process that runs."""
+        recent = "seen > extract(epoch FROM clock_timestamp()) - 6"
+        try:
+            found = self.query(f"SELECT name, report::json->>'state' FROM nodes WHERE {recent}")
+        except (psycopg.errors.UndefinedTable, psycopg.OperationalError):  # nobody has created it yet
+            return set()
+        gateways = {gateway.name for gateway in self.gateways}
+        return {name for name, state in found if state == "ready" or name in gateways}
+
+    def query(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """The rows of a statement, past the store. Raises: psycopg.Error."""
+        with psycopg.connect(self.url, autocommit=True) as db:
+            cursor = db.execute(sql.encode(), values)
+            return cursor.fetchall() if cursor.description is not None else []
+
+    def wait_ended(self, job_ids: Sequence[str], within_s: float = 120.0) -> None:
+        """Wait until all these jobs have ended. Raises: Mistake."""
+        running = "SELECT count(*) FROM jobs WHERE id = ANY(%s) AND finished_at IS NULL"
+        until(
+            lambda: self.query(running, (list(job_ids),))[0][0] == 0,
+            within_s,
+            lambda: f"{self.query(running, (list(job_ids),))[0][0]} of {len(job_ids)} jobs did not end",
+        )
+
+
+def until(holds: Callable[[], T], within_s: float, complaint: Callable[[], str], every_s: float = 0.05) -> T:
+    """Wait until something holds; returns it. Raises: Mistake with the complaint."""
+    end = time.monotonic() + within_s
+    while not (value := holds()):
+        if time.monotonic() > end:
+            raise Mistake(complaint())
+        time.sleep(every_s)
+    return value
