@@ -10,10 +10,11 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from gateway import __version__
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, StorageFault
 from gateway.events.bus import EventBus
 from gateway.events.messenger import Messenger
 from gateway.events.previews import StoredPreviews
@@ -73,8 +74,8 @@ class Fleet:
 
     `status` is this node's own; `lanes` are those that it runs. `brings` says whether a download brings a model, or one
     of some LoRAs; `on_download` gets the progress of a download that runs elsewhere; `bring_missing` starts downloads
-    of models that no node has. `on_queue` is called when the queue has changed without an event, `on_skip` and
-    `on_unload` with what another node asks for.
+    of models that no node has, `sweep` removes what a job's attempt has left. `on_queue` is called when the queue has
+    changed without an event, `on_skip` and `on_unload` with what another node asks for.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class Fleet:
         brings: Callable[[str, Collection[str]], bool],
         on_download: Callable[[str, ModelDownloading], None],
         bring_missing: Callable[[], Awaitable[None]],
+        sweep: Callable[[Job], None],
         on_queue: Callable[[], None],
         on_skip: Callable[[str], None],
         on_unload: Callable[[str | None], None],
@@ -104,6 +106,7 @@ class Fleet:
         self._lanes = lanes
         self._status = status
         self._bring_missing = bring_missing
+        self._sweep = sweep
         self._is_bringing = False
         self._contact_since: float | None = None
         """When the store answered for the first time since it was away, in the loop's seconds."""
@@ -296,6 +299,8 @@ class Fleet:
     async def _reap(self) -> None:
         for job in await self._store.reap():
             log.warning("its node is silent; the job waits again", extra={"job": job.id})
+            with suppress(StorageFault, OSError):  # what is left is small, and counts for the quota
+                await asyncio.to_thread(self._sweep, job)
         for job in await self._store.end_abandoned(self.options.gateway_grace_s):
             log.warning("its gateway is gone; the job was cancelled", extra={"job": job.id})
 

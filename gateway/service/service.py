@@ -139,6 +139,7 @@ class JobService:
                 brings=lambda model, loras: self.downloads.brings(model, loras),
                 on_download=lambda job_id, fact: self.downloads.publish_of(job_id, fact),
                 bring_missing=self._bring_missing,
+                sweep=self._sweep,
                 on_queue=lambda: self._positions.invalidate_order(),
                 on_skip=lambda job_id: self.engines.skip_here(job_id),
                 on_unload=lambda model: self._spawn(self.engines.unload_here(model)),
@@ -262,7 +263,7 @@ class JobService:
     async def _start(self) -> None:
         for job in await self._store.open(self._bus.publish, self._lose):
             log.info("recovered as %s", job.state, extra={"job": job.id})
-            await asyncio.to_thread(self.output.sweep, job.id, {image.file for image in job.images})
+            await asyncio.to_thread(self._sweep, job)
         await asyncio.to_thread(self.storage.look)
         if self._options.notes is not None:  # the folder is locked, so no other process has children recorded there
             await asyncio.to_thread(ChildNotes(self._options.notes).kill_leftovers)
@@ -610,6 +611,10 @@ class JobService:
             self.fleet.publish_queue_change()
 
     # ---- internal ------------------------------------------------------------------------------------
+
+    def _sweep(self, job: Job) -> None:
+        """Remove the files that a crash left of a job. Blocks."""
+        self.output.sweep(job.id, {image.file for image in job.images}, job.attempt)
 
     def _lose(self, record: DamagedRecord) -> None:
         """Forget a job whose record was damaged and set aside: end its streams, and begin the next job."""

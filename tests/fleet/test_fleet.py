@@ -172,6 +172,7 @@ async def test_job_of_a_silent_worker_is_drawn_by_another_and_filed_once(tmp_pat
         job = await _submit(gateway, steps=60, seeds=(1, 2))
         await _runs(gateway, job)
         fleet.stores["worker"].is_away = True
+        (tmp_path / "output" / f"{job.id}.1.7.png").write_bytes(b"what a kill before the commit leaves")
         await fleet.start("worker 2")
         ended = await _end(gateway, job)
         assert (ended.state, ended.attempt) == (State.SUCCEEDED, 2)
