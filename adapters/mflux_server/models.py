@@ -54,7 +54,7 @@ async def load(request: Request) -> Response:
     core = core_of(request)
     body = await parse(LoadBody, request)
     spec = to_model(body, core)
-    if spec.name not in core.service.loaded_models:
+    if spec.name not in core.service.engines.loaded_models:
         origin = Origin(
             owner=owner_of(request),
             protocol=PROTOCOL,

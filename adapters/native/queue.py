@@ -41,7 +41,7 @@ async def get_queue(request: Request) -> Response:
     answer: Queue = {
         "active": active,
         "queued": queued,
-        "running_count": len(service.running_jobs()),
+        "running_count": len(service.engines.running_jobs()),
         "pending_count": sum(service.queue.depth(lane) for lane in LANES),
         "paused": service.queue.paused,
     }

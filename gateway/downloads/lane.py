@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -55,11 +55,12 @@ class NetworkLane(ChildLane):
         storage: StorageHealth | None = None,
         stops: Stops | None = None,
         leases: Leases | None = None,
+        accepts: Callable[[Job], Awaitable[bool]] | None = None,
         notes: Path | None = None,
         fall_back: tuple[str, ...] = (),
         held_jobs: Callable[[], frozenset[str]] = frozenset,
     ) -> None:
-        super().__init__(store=store, bus=bus, storage=storage, stops=stops, leases=leases)
+        super().__init__(store=store, bus=bus, storage=storage, stops=stops, leases=leases, accepts=accepts)
         self._library = library
         self._forecaster = forecaster
         self._publish = publish

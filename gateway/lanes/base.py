@@ -56,8 +56,12 @@ class LaneRunner(ABC):
         storage: StorageHealth | None = None,
         stops: Stops | None = None,
         leases: Leases | None = None,
+        accepts: Callable[[Job], Awaitable[bool]] | None = None,
     ) -> None:
-        """`leases` are renewed while jobs run; None: no other process claims jobs of this store."""
+        """`leases` are renewed while jobs run; None: no other process claims jobs of this store. `accepts` is whether a
+        claimed job may run here, since it may have come a moment before its claim; None: each may.
+        """
+        self._accepts = accepts
         self._store = store
         self._bus = bus
         self._storage = storage or StorageHealth({})
@@ -221,7 +225,10 @@ class LaneRunner(ABC):
                 continue
             self._begin_work(lease)
             try:
-                await self._do(lease)
+                if self._accepts is None or await self._accepts(lease.job):
+                    await self._do(lease)
+                else:
+                    await self._give_back(lease, "released")
             except self.stops:
                 await asyncio.shield(self._store.release(lease, "gateway_restart"))
                 raise

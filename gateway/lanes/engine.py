@@ -84,6 +84,7 @@ class EngineLane(LaneRunner):
         storage: StorageHealth | None = None,
         stops: Stops | None = None,
         leases: Leases | None = None,
+        accepts: Callable[[Job], Awaitable[bool]] | None = None,
     ) -> None:
         super().__init__(
             store=store,
@@ -91,6 +92,7 @@ class EngineLane(LaneRunner):
             storage=storage or StorageHealth({"spool": Place(SPOOL, spool), "output": output.place}),
             stops=stops,
             leases=leases,
+            accepts=accepts,
         )
         self._residency = residency
         self._unsaved: Run | None = None

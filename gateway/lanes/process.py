@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
+from collections.abc import Awaitable, Callable
 
 from engine.protocol import Cancelled, CancelReason, FailureCode
 from gateway.events.bus import EventBus
 from gateway.framing import ChildDied
-from gateway.jobs.job import Outcome
+from gateway.jobs.job import Job, Outcome
 from gateway.lanes.base import LaneRunner
 from gateway.lanes.leases import Leases
 from gateway.lanes.pending_stops import Stops
@@ -30,8 +31,9 @@ class ChildLane(LaneRunner):
         storage: StorageHealth | None = None,
         stops: Stops | None = None,
         leases: Leases | None = None,
+        accepts: Callable[[Job], Awaitable[bool]] | None = None,
     ) -> None:
-        super().__init__(store=store, bus=bus, storage=storage, stops=stops, leases=leases)
+        super().__init__(store=store, bus=bus, storage=storage, stops=stops, leases=leases, accepts=accepts)
         self._work: asyncio.Task[Outcome] | None = None
 
     async def start(self) -> None:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from gateway import __version__
+from gateway.errors import GatewayError, StorageFault
 from gateway.events.bus import EventBus
 from gateway.events.messenger import Messenger
 from gateway.events.previews import StoredPreviews
@@ -23,7 +25,7 @@ from gateway.fleet.node import Node, NodeKind, NodeState
 from gateway.fleet.roster import KNOWN_S, Roster
 from gateway.forecast import Forecaster
 from gateway.jobs.facts import ModelDownloading
-from gateway.jobs.job import Plans
+from gateway.jobs.job import Job, Plans
 from gateway.jobs.plans import LANES, EngineJob, Lane
 from gateway.lanes.base import LaneRunner
 from gateway.lanes.leases import Leases
@@ -71,9 +73,10 @@ class Fleet:
     """The fleet as one process sees it. Belongs to one event loop.
 
     `status` is this node's own; `lanes` are those that it runs. `brings` says whether a download brings a model, or one
-    of some LoRAs; `on_download` gets the progress of a download that runs elsewhere. `on_roster` is called when nodes
-    have reported, `on_queue` when the queue has changed without an event, `on_skip` and `on_unload` with what another
-    node asks for.
+    of some LoRAs; `on_download` gets the progress of a download that runs elsewhere; `bring_missing` starts downloads
+    of models that no node has, `sweep` removes what a job's attempt has left. `on_roster` is called when
+    nodes have reported, `on_queue` when the queue has changed without an event, `on_skip` and `on_unload` with what
+    another node asks for.
     """
 
     def __init__(
@@ -89,7 +92,9 @@ class Fleet:
         status: Callable[[], NodeStatus],
         brings: Callable[[str, Collection[str]], bool],
         on_download: Callable[[str, ModelDownloading], None],
-        on_roster: Callable[[], None],
+        bring_missing: Callable[[], Awaitable[None]],
+        sweep: Callable[[Job], None],
+        on_roster: Callable[[], None] = lambda: None,
         on_queue: Callable[[], None],
         on_skip: Callable[[str], None],
         on_unload: Callable[[str | None], None],
@@ -102,7 +107,10 @@ class Fleet:
         self._store = store
         self._lanes = lanes
         self._status = status
+        self._bring_missing = bring_missing
+        self._sweep = sweep
         self._on_roster = on_roster
+        self._is_bringing = False
         self._contact_since: float | None = None
         """When the store answered for the first time since it was away, in the loop's seconds."""
         self._is_asked_to_drain = self._is_leaving = False
@@ -191,9 +199,13 @@ class Fleet:
         """Waiting jobs that this node does not claim."""
         return self._placement.held_jobs(lane)
 
-    async def is_own(self, plan: Plans) -> bool:
+    async def is_own(self, job_id: str, plan: Plans) -> bool:
         """Whether this node may claim a job of this plan now."""
-        return await self._placement.is_own(plan)
+        return await self._placement.is_own(job_id, plan)
+
+    async def accepts(self, job: Job) -> bool:
+        """Whether this node runs a job that it has claimed, which may have come a moment before."""
+        return await self._placement.accepts(job)
 
     async def has(self, model: str) -> bool:
         """Whether a node that draws has the model; also where none is known, because one must come anyway."""
@@ -204,6 +216,7 @@ class Fleet:
     async def refresh(self) -> None:
         """Learn of the other nodes now."""
         self.roster.update(await self._store.nodes(KNOWN_S))
+        self._on_roster()
 
     def _may_have(self, model: str) -> bool:
         return not self.roster.with_lane("engine") or self.roster.has(model)
@@ -258,9 +271,19 @@ class Fleet:
             log.info("draining: the operator has asked for it" if is_asked else "taking jobs again")
             self._drain_lanes()
         self._placement.tick()
-        self._on_roster()
+        if self.options.kind == "gateway" and self.roster.with_lane("engine") and not self._is_bringing:
+            self._is_bringing = True
+            self.messenger.spawn(self._bring())
         for lane in self._lanes().values():  # a notification may have been lost
             lane.wake()
+
+    async def _bring(self) -> None:
+        try:
+            await self._bring_missing()
+        except GatewayError as error:
+            log.warning("a model that jobs wait for cannot be brought: %s", error)
+        finally:
+            self._is_bringing = False
 
     def _drain_lanes(self) -> None:
         for lane in self._lanes().values():
@@ -280,6 +303,8 @@ class Fleet:
     async def _reap(self) -> None:
         for job in await self._store.reap():
             log.warning("its node is silent; the job waits again", extra={"job": job.id})
+            with suppress(StorageFault, OSError):  # what is left is small, and counts for the quota
+                await asyncio.to_thread(self._sweep, job)
         for job in await self._store.end_abandoned(self.options.gateway_grace_s):
             log.warning("its gateway is gone; the job was cancelled", extra={"job": job.id})
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from engine.client import EngineStatus
 from gateway.access.rights import Rights
 from gateway.errors import StorageFault
-from gateway.fleet.roster import ALIVE_S, Roster
 from gateway.jobs.plans import Lane
 from gateway.lanes.base import LaneRunner
 from gateway.lanes.pending_stops import Stops
@@ -94,20 +93,3 @@ class ServiceHealth:
     def clock_jumps(self, within_s: float) -> int:
         """As `JobStore.clock_jumps`."""
         return self._store.clock_jumps(within_s)
-
-
-def status_of_workers(roster: Roster, backend: str) -> EngineStatus:
-    """What the workers have together, as the status of one engine."""
-    nodes = [one.node for one in roster.others if "engine" in one.node.lanes and one.seen_s < ALIVE_S]
-    ready = [node for node in nodes if node.state == "ready"]
-    first = next(iter(ready or nodes), None)
-    if first is None:
-        return EngineStatus("down", backend, "No worker is there.")
-    return EngineStatus(
-        state="ready" if ready else "starting",
-        backend=backend,
-        reason=None if ready else first.reason,
-        device=first.device,
-        loaded_model=next(iter(roster.loaded_models), None),
-        memory_limit_bytes=roster.memory_bytes,
-    )

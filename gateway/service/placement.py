@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,7 @@ READ_AT_ONCE = 200
 MISSING_S = 30.0
 """Seconds after which a job fails whose model no node has and no download brings: a node may have just got it."""
 FILES_EVERY_S = 30.0
+OWN_MOST = 100_000
 
 
 class Placement:
@@ -62,6 +64,8 @@ class Placement:
         self._unread: dict[str, Plans | None] = {}
         """Waiting jobs whose need is not known yet; None: nor is their plan."""
         self._held: dict[Lane, set[str]] = {lane: set() for lane in PLACED}
+        self._own: OrderedDict[str, None] = OrderedDict()
+        """Jobs that this node may claim, or has just claimed; bounded."""
         self._missing_since: dict[Need, float] = {}
         self._news = asyncio.Event()
         self.models: tuple[str, ...] = ()
@@ -107,22 +111,45 @@ class Placement:
             self._held[lane].add(job.id)
             self._news.set()
         else:
-            self.forget(job.id)
+            self._drop(job.id)
+            if job.state is not State.RUNNING:
+                self._own.pop(job.id, None)
         if isinstance(job.plan, Download) and job.state is State.SUCCEEDED:
             self._files_due = 0.0
             self._news.set()
 
     def forget(self, job_id: str) -> None:
+        """Forget a job whose record was set aside."""
+        self._drop(job_id)
+        self._own.pop(job_id, None)
+
+    def _drop(self, job_id: str) -> None:
+        """Forget a job that does not wait."""
         self._needs.pop(job_id, None)
         self._unread.pop(job_id, None)
         for held in self._held.values():
             held.discard(job_id)
 
-    async def is_own(self, plan: Plans) -> bool:
+    async def is_own(self, job_id: str, plan: Plans) -> bool:
         """Whether this node may claim a job of this plan now."""
         if lane_of(plan) not in PLACED:
             return True
-        return self._decide(lane_of(plan), await self.need(plan))
+        is_own = self._decide(lane_of(plan), await self.need(plan))
+        if is_own:
+            self._note_own(job_id)
+        return is_own
+
+    async def accepts(self, job: Job) -> bool:
+        """Whether this node runs a job that it has claimed: it was decided before, or is now.
+
+        The queue in memory may be ahead of the events by which jobs are placed.
+        """
+        return job.id in self._own or await self.is_own(job.id, job.plan)
+
+    def _note_own(self, job_id: str) -> None:
+        self._own[job_id] = None
+        while len(self._own) > OWN_MOST:
+            self._own.popitem(last=False)
 
     async def need(self, plan: Plans) -> Need:
         """What a job of this plan needs."""
@@ -163,7 +190,10 @@ class Placement:
     def _set(self, job_id: str, lane: Lane, is_own: bool) -> None:
         if not is_own:
             self._held[lane].add(job_id)
-        elif job_id in self._held[lane]:
+            self._own.pop(job_id, None)
+            return
+        self._note_own(job_id)
+        if job_id in self._held[lane]:
             self._held[lane].discard(job_id)
             self._wake(lane)
 

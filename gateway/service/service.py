@@ -12,13 +12,12 @@ from typing import Any, Unpack
 
 from engine.catalog import ModelSpec
 from engine.child_notes import ChildNotes
-from engine.client import Engine, EngineStatus, EngineStopped
+from engine.client import Engine, EngineStatus
 from engine.clock import patience
 from engine.protocol import CancelReason, Generate, MemoryCheck
 from gateway.downloads.lane import NetworkLane
 from gateway.downloads.tracker import Downloads
 from gateway.errors import (
-    GatewayError,
     InsufficientMemory,
     JobDamaged,
     JobNotEnded,
@@ -33,7 +32,6 @@ from gateway.events.bus import Event, EventBus
 from gateway.events.positions import KEPT_AS, QueuePositions
 from gateway.events.streams import watch
 from gateway.first_of import first_of
-from gateway.fleet.messages import SkipImage, UnloadModel
 from gateway.fleet.node import Node, NodeState, SeenNode
 from gateway.fleet.reports import Reports
 from gateway.forecast import Forecaster
@@ -55,10 +53,11 @@ from gateway.ocr.request import OcrRequest
 from gateway.residency import ResidencyManager, ResidencyOptions, Shortage
 from gateway.residency.footprint import usual_bytes
 from gateway.round_robin import Share
+from gateway.service.engines import Engines
 from gateway.service.events import JobEvents
 from gateway.service.fleet import Fleet, FleetOptions, NodeStatus
 from gateway.service.hang_ups import wait_until_unneeded
-from gateway.service.health import ServiceHealth, status_of_workers
+from gateway.service.health import ServiceHealth
 from gateway.service.inputs import InputControl
 from gateway.service.models import ModelControl
 from gateway.service.options import ServiceOptions
@@ -151,10 +150,12 @@ class JobService:
                 status=self._node_status,
                 brings=lambda model, loras: self.downloads.brings(model, loras),
                 on_download=lambda job_id, fact: self.downloads.publish_of(job_id, fact),
+                bring_missing=self._bring_missing,
+                sweep=self._sweep,
                 on_roster=self._on_roster,
                 on_queue=lambda: self._positions.invalidate_order(),
-                on_skip=self._skip_here,
-                on_unload=lambda model: self._spawn(self._unload_here(model)),
+                on_skip=lambda job_id: self.engines.skip_here(job_id),
+                on_unload=lambda model: self._spawn(self.engines.unload_here(model)),
             )
         runs, leases = (LANES, None) if self.fleet is None else (self.fleet.options.lanes, self.fleet.leases)
         self._positions = QueuePositions(
@@ -196,6 +197,7 @@ class JobService:
             storage=self.storage,
             stops=self._stops,
             leases=leases,
+            accepts=None if self.fleet is None else self.fleet.accepts,
         )
         network = NetworkLane(
             store=store,
@@ -209,6 +211,7 @@ class JobService:
             fall_back=options.fall_back_to_main,
             held_jobs=lambda: self._held("network"),
             leases=leases,
+            accepts=None if self.fleet is None else self.fleet.accepts,
         )
         reader = OcrLane(
             store=store,
@@ -221,6 +224,7 @@ class JobService:
         )
         self._reader = reader
         self._lanes |= {lane.lane: lane for lane in (self._lane, reader, network) if lane.lane in runs}
+        self.engines = Engines(engine, self._lane, reader, self.fleet, is_own="engine" in runs)
         self._planner = Planner(library, self.downloads, reader, options)
         self.health = ServiceHealth(
             store,
@@ -252,9 +256,9 @@ class JobService:
             downloads=self.downloads,
             residency=self.residency,
             loaded=lambda: engine.status.loaded_model,
-            loaded_anywhere=lambda: self.loaded_models,
-            unload=self._unload,
-            unload_reader=self._unload_reader,
+            loaded_anywhere=lambda: self.engines.loaded_models,
+            unload=self.engines.unload,
+            unload_reader=self.engines.unload_reader,
             running=lambda: self._lane.running,
             check_running=self._check_running,
             rights=options.rights,
@@ -262,7 +266,7 @@ class JobService:
         self._retention = Retention(store, output, options, shared)
         self._starting: asyncio.Task[None] | None = None
         self._leaving: asyncio.Task[None] | None = None
-        self._has_started = self._is_bringing = False
+        self._has_started = False
         self._stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -287,7 +291,7 @@ class JobService:
     async def _start(self) -> None:
         for job in await self._store.open(self._bus.publish, self._lose):
             log.info("recovered as %s", job.state, extra={"job": job.id})
-            await asyncio.to_thread(self.output.sweep, job.id, {image.file for image in job.images})
+            await asyncio.to_thread(self._sweep, job)
         await asyncio.to_thread(self.storage.look)
         if self._options.notes is not None:  # the folder is locked, so no other process has children recorded there
             await asyncio.to_thread(ChildNotes(self._options.notes).kill_leftovers)
@@ -452,7 +456,7 @@ class JobService:
         new, lane = planned.new, self._lanes.get(lane_of(planned.new.plan))
         is_complete = planned.missing is None and not planned.loras.loras
         if self.fleet is not None and is_complete:
-            is_complete = await self.fleet.is_own(new.plan)
+            is_complete = await self.fleet.is_own(new.id, new.plan)
         with self.downloads.hold(new.id, planned.loras) as hold, _reserved(lane) as worker:
             submitted = await self._store.submit(new, self._options.bounds, worker if is_complete else None)
             job = hold.keep_for(submitted.job)
@@ -468,27 +472,6 @@ class JobService:
     def _check_running(self) -> None:
         if self._stopping:
             raise Unavailable("The gateway is stopping.", retry_after_s=5)
-
-    async def _unload(self, model: str | None) -> None:
-        """Free the memory of this model, or of any, between two jobs, on every node. Raises: Unavailable."""
-        if self.fleet is not None:
-            self.fleet.messenger.send(UnloadModel(model=model))
-        try:
-            await self._unload_here(model)
-        except EngineStopped:
-            raise Unavailable("The gateway is stopping.", retry_after_s=5) from None
-
-    async def _unload_here(self, model: str | None) -> None:
-        if model is None or model == self._engine.status.loaded_model:
-            await self._engine.unload()
-        if model is not None:
-            await self._reader.let_go(model)
-
-    async def _unload_reader(self, model: str) -> bool:
-        """Free the memory of an OCR model on every node; whether this one had it."""
-        if self.fleet is not None:
-            self.fleet.messenger.send(UnloadModel(model=model))
-        return await self._reader.let_go(model)
 
     # ---- watch, list and cancel ----------------------------------------------------------------------
 
@@ -541,35 +524,13 @@ class JobService:
         return await self._store.stats()
 
     def running(self, owner: str | None = None, protocol: str | None = None) -> Job | None:
-        """The job that the engine runs now.
-
-        Where several nodes run jobs, for an answer with room for one: the first that started of those of this owner
-        and protocol, else of this owner, else of all.
-        """
-        jobs = self.running_jobs()
-        own = [job for job in jobs if job.owner == owner]
-        return next(iter([job for job in own if job.protocol == protocol] or own or jobs), None)
-
-    def running_jobs(self) -> Sequence[Job]:
-        """The jobs that the engines of all nodes run now."""
-        if self.fleet is not None:
-            return self.fleet.running.of("engine")
-        return () if self._lane.running is None else (self._lane.running,)
-
-    @property
-    def loaded_models(self) -> tuple[str, ...]:
-        """The models in the memory of all engines."""
-        if self.fleet is not None:
-            return self.fleet.roster.loaded_models
-        loaded = self._engine.status.loaded_model
-        return () if loaded is None else (loaded,)
+        """As `Engines.running`."""
+        return self.engines.running(owner, protocol)
 
     @property
     def engine(self) -> EngineStatus:
-        """The engine of this process; where it has none, what its workers have together."""
-        if self.fleet is None or "engine" in self._lanes:
-            return self._engine.status
-        return status_of_workers(self.fleet.roster, self._engine.status.backend)
+        """As `Engines.status`."""
+        return self.engines.status
 
     async def shared_state(self, name: str, make: Callable[[], str]) -> str:
         """A text that all processes of a store have, made by the first that asks."""
@@ -638,13 +599,7 @@ class JobService:
 
     def skip(self, job_id: str) -> None:
         """Finish the current image of a running job as it is, and continue with the next one."""
-        self._skip_here(job_id)
-        if self.fleet is not None:
-            self.fleet.messenger.send(SkipImage(job=job_id))
-
-    def _skip_here(self, job_id: str) -> None:
-        if self._lane.running is not None and self._lane.running.id == job_id:
-            self._lane.skip(job_id)
+        self.engines.skip(job_id)
 
     def abandon(self, job: Job) -> None:
         """The client that waited for this job has disconnected (R-09): stop the job, as soon as no client watches it.
@@ -689,29 +644,25 @@ class JobService:
         )
 
     def _on_roster(self) -> None:
-        """The nodes have reported: who claims what may have changed."""
+        """The nodes have reported."""
         assert self.fleet is not None
         own, others = self.fleet.roster.own, self.fleet.roster.others
         self._reports.update([SeenNode(own, 0.0, self.fleet.is_draining), *others])
         self._positions.invalidate()
-        brings = self.fleet.options.kind == "gateway" and bool(self.fleet.roster.with_lane("engine"))
-        if brings and self._has_started and not self._is_bringing:
-            self._is_bringing = True
-            self._spawn(self._bring_missing())
 
     async def _bring_missing(self) -> None:
-        try:
+        if self._has_started:
             await self.downloads.bring_missing(MISSED_S)
-        except GatewayError as error:
-            log.warning("a model that jobs wait for cannot be brought: %s", error)
-        finally:
-            self._is_bringing = False
 
     def _publish_queue_change(self) -> None:
         if self.fleet is not None:
             self.fleet.publish_queue_change()
 
     # ---- internal ------------------------------------------------------------------------------------
+
+    def _sweep(self, job: Job) -> None:
+        """Remove the files that a crash left of a job. Blocks."""
+        self.output.sweep(job.id, {image.file for image in job.images}, job.attempt)
 
     def _lose(self, record: DamagedRecord) -> None:
         """Forget a job whose record was damaged and set aside: end its streams, and begin the next job."""

@@ -9,6 +9,7 @@ import pytest
 
 from gateway.errors import InsufficientMemory
 from gateway.events.bus import ProgressEvent
+from gateway.jobs.facts import Requeued
 from gateway.jobs.job import Job, JobEvent, State
 from gateway.jobs.origin import Origin
 from gateway.service.retention import Turn
@@ -124,7 +125,7 @@ async def test_running_job_shown_is_the_own_one_of_this_protocol_first(tmp_path:
         await _runs(gateway, mine)
         shown = [gateway.running(*who) for who in (("you", "sdapi"), ("you", "native"), ("me", "native"), ("they", ""))]
         assert [job.id if job else None for job in shown] == [mine.id, mine.id, first.id, first.id]
-        assert len(gateway.running_jobs()) == 2
+        assert len(gateway.engines.running_jobs()) == 2
 
 
 async def test_unload_through_a_gateway_frees_the_model_of_the_worker(tmp_path: Path) -> None:
@@ -132,11 +133,11 @@ async def test_unload_through_a_gateway_frees_the_model_of_the_worker(tmp_path: 
         gateway = await fleet.start("gateway", lanes=(), models=())
         worker = await fleet.start("worker")
         await _end(gateway, await _submit(gateway))
-        await until(lambda: gateway.loaded_models == ("toy",))
+        await until(lambda: gateway.engines.loaded_models == ("toy",))
         assert gateway.engine.loaded_model == "toy"
         assert await gateway.models.unload("me", "toy")
         await until(lambda: worker.engine.loaded_model is None)
-        await until(lambda: gateway.loaded_models == ())
+        await until(lambda: gateway.engines.loaded_models == ())
         assert not await gateway.models.unload("me", "toy")
 
 
@@ -171,6 +172,7 @@ async def test_job_of_a_silent_worker_is_drawn_by_another_and_filed_once(tmp_pat
         job = await _submit(gateway, steps=60, seeds=(1, 2))
         await _runs(gateway, job)
         fleet.stores["worker"].is_away = True
+        (tmp_path / "output" / f"{job.id}.1.7.png").write_bytes(b"what a kill before the commit leaves")
         await fleet.start("worker 2")
         ended = await _end(gateway, job)
         assert (ended.state, ended.attempt) == (State.SUCCEEDED, 2)
@@ -227,6 +229,35 @@ async def test_worker_claims_only_jobs_of_models_on_its_disk(tmp_path: Path) -> 
         assert {(await _end(gateway, job)).state for job in jobs} == {State.SUCCEEDED}
         assert (one.engine.loaded_model, two.engine.loaded_model) == ("toy", "other")
         assert [job.attempt for job in [await gateway.get(job.id) for job in jobs]] == [1, 1, 1, 1]
+
+
+async def test_job_claimed_before_it_was_placed_goes_back_to_the_worker_that_can_run_it(tmp_path: Path) -> None:
+    async with fleet_in(tmp_path) as fleet:
+        gateway = await fleet.start("gateway", lanes=(), models=())
+        able = await fleet.start("worker 2", models=("other",))
+        hasty = await fleet.start("worker", models=("toy",))
+        assert hasty.fleet is not None
+        assert able.fleet is not None
+        await fleet.stores["gateway"].drain("worker 2", True)
+        await until(lambda: able.fleet is not None and able.fleet.is_draining)
+        on_event, seen = hasty.fleet._placement.on_event, []
+        hasty._bus._listeners.remove(on_event)
+
+        def late(job: Job, event: JobEvent) -> None:
+            """The first event, of the job's submit, comes too late."""
+            seen.append(event)
+            if len(seen) > 1:
+                on_event(job, event)
+
+        hasty._bus._listeners.insert(0, late)
+        job = await _submit(gateway, model="other")
+        await until(lambda: len(seen) >= 3)
+        await fleet.stores["gateway"].drain("worker 2", False)
+        ended = await _end(gateway, job)
+        assert ended.state is State.SUCCEEDED, ended.failure
+        facts = [event.fact for event in ended.events]
+        assert Requeued(reason="released") in facts
+        assert facts.count(Requeued(reason="released")) == 1
 
 
 async def test_job_too_large_for_one_worker_waits_for_the_one_that_it_fits(tmp_path: Path) -> None:

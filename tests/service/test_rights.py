@@ -375,11 +375,11 @@ METHODS = {
 """What adapters call to have a deed done, and which; `cancel` of a route that reaches own jobs only is none."""
 HARMLESS = {
     JobService: "start stop begin_stop get see list_jobs hide stats running engine watch ended skip abandon "
-    "retain_once is_stored is_stopping age_s",
+    "retain_once is_stored is_stopping age_s drain shared_state steady",
     JobEvents: "listen watch_all watchers progress forecast forecast_record waits_for",
     InputControl: "keep size_bytes png renew",
-    ServiceHealth: "faults blocked blocked_here storage_fault check_store damaged damaged_records unstored_stops "
-    "clock_jumps",
+    ServiceHealth: "faults blocked blocked_here engine_fault storage_fault check_store damaged damaged_records "
+    "unstored_stops clock_jumps",
     QueueControl: "paused move waiting running depth position",
     ModelControl: "",
     WorkerControl: "nodes views",
