@@ -33,6 +33,8 @@ MISSING_S = 30.0
 """Seconds after which a job fails whose model no node has and no download brings: a node may have just got it."""
 FILES_EVERY_S = 30.0
 OWN_MOST = 100_000
+KNOWN_MOST = 1000
+ANY_IMAGE = {"prompt": "", "negative_prompt": None, "seeds": (), "subseeds": ()}
 
 
 class Placement:
@@ -61,6 +63,8 @@ class Placement:
         self._is_set_aside = is_set_aside
         self._clock = clock
         self._needs: dict[str, tuple[Lane, Need]] = {}
+        self._known: dict[Plans, Need] = {}
+        """The needs of recent plans, without what they do not depend on."""
         self._unread: dict[str, Plans | None] = {}
         """Waiting jobs whose need is not known yet; None: nor is their plan."""
         self._held: dict[Lane, set[str]] = {lane: set() for lane in PLACED}
@@ -91,6 +95,7 @@ class Placement:
         """Look at the models and LoRAs on this disk."""
         self.models, self.loras = await asyncio.to_thread(self._files)
         self._files_due = self._clock() + FILES_EVERY_S
+        self._known.clear()  # sizes may be others
 
     def _files(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         models = tuple(spec.name for spec in self._library.specs if self._is_usable(spec))
@@ -107,6 +112,10 @@ class Placement:
         if lane not in PLACED:
             return
         if job.state is State.QUEUED:
+            need = self._known.get(_kind_of(job.plan)) if lane == "engine" else None
+            if need is not None:
+                self._needs[job.id] = lane, need
+                return self._set(job.id, lane, self._decide(lane, need))
             self._unread[job.id] = job.plan
             self._held[lane].add(job.id)
             self._news.set()
@@ -153,7 +162,8 @@ class Placement:
 
     async def need(self, plan: Plans) -> Need:
         """What a job of this plan needs."""
-        return await asyncio.to_thread(self._need, plan)
+        need = self._known.get(_kind_of(plan))
+        return await asyncio.to_thread(self._need, plan) if need is None else need
 
     async def run(self) -> None:
         """Keep up with the queue and with the files on the disk."""
@@ -246,5 +256,12 @@ class Placement:
             return Need(plan.model)
         drawn: EngineJob = Load(model=spec.name, quantize=spec.quantize) if isinstance(plan, Download) else plan
         loras = frozenset(lora.name for lora in plan.loras) if isinstance(plan, Generate) else frozenset[str]()
-        peak = self._admission.footprint(drawn, spec).peak
-        return Need(spec.name, loras, peak)
+        need = Need(spec.name, loras, self._admission.footprint(drawn, spec).peak)
+        if drawn is plan and len(self._known) < KNOWN_MOST:
+            self._known[_kind_of(plan)] = need
+        return need
+
+
+def _kind_of(plan: Plans) -> Plans:
+    """The plan without what its need does not depend on."""
+    return plan.model_copy(update=ANY_IMAGE) if isinstance(plan, Generate) else plan

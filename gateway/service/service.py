@@ -455,7 +455,7 @@ class JobService:
         """
         new, lane = planned.new, self._lanes.get(lane_of(planned.new.plan))
         is_complete = planned.missing is None and not planned.loras.loras
-        if self.fleet is not None and is_complete:
+        if self.fleet is not None and lane is not None and is_complete:
             is_complete = await self.fleet.is_own(new.id, new.plan)
         with self.downloads.hold(new.id, planned.loras) as hold, _reserved(lane) as worker:
             submitted = await self._store.submit(new, self._options.bounds, worker if is_complete else None)

@@ -13,8 +13,8 @@ SECRET = "ticket secret"
 
 
 async def tickets_of(service: JobService) -> SharedTickets | None:
-    """The tickets of a gateway whose store others use, too; None where none do. Raises: as the store."""
-    if (fleet := service.fleet) is None:
+    """The tickets of a gateway whose store others use; None where none do, and of a worker. Raises: as the store."""
+    if (fleet := service.fleet) is None or fleet.options.kind != "gateway":
         return None
     secret = await service.shared_state(SECRET, lambda: secrets.token_hex(32))
     tickets = SharedTickets(

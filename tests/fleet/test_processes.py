@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,31 @@ def test_cancel_stream_and_progress_work_through_a_gateway_that_did_not_take_the
         assert there.delete(f"/jobs/{long}").status_code in (200, 202, 204)
         assert ended(here, long)["status"] == "cancelled"
         assert time.monotonic() - began < 5
+
+
+def test_sdapi_progress_preview_and_interrupt_work_through_the_other_gateway(fleet: ProcessFleet) -> None:
+    fleet.worker(script=SLOW)
+    one, two = fleet.gateway("gateway-1"), fleet.gateway("gateway-2")
+    me = {"X-Client-Id": "me"}
+    with (
+        httpx.Client(base_url=f"{one.url}/sdapi/v1", headers=me, timeout=60) as here,
+        httpx.Client(base_url=f"{two.url}/sdapi/v1", headers=me) as there,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        body = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 100}
+        drawing = pool.submit(here.post, "/txt2img", json=body)
+        end = time.monotonic() + 20
+        while (shown := there.get("/progress").json())["current_image"] is None:
+            assert not drawing.done(), drawing.result().text
+            assert time.monotonic() < end, shown
+            time.sleep(0.05)
+        assert 0 < shown["progress"] < 1
+        assert shown["state"]["job"] == "scripts_txt2img"
+        stranger = httpx.get(f"{two.url}/sdapi/v1/progress", headers={"X-Client-Id": "you"}).json()
+        assert (stranger["current_image"], stranger["state"]["job"]) == (None, "another client's job")
+        assert there.post("/interrupt").status_code == 200
+        assert drawing.result(10).status_code == 200
+        assert there.get("/progress").json()["state"]["job_count"] == 0
 
 
 def test_terminated_worker_ends_its_job_first_and_a_second_signal_puts_it_back(fleet: ProcessFleet) -> None:
