@@ -20,12 +20,43 @@ def main() -> None:
     words = sys.argv[1:]
     if words[:1] == ["serve"]:
         serve(words[1:])
+    elif words[:1] == ["worker"]:
+        work(words[1:])
     elif COMPLETION in os.environ or (words and (words[0] in COMMANDS or words[0].endswith("-completion"))):
         from gateway.cli.app import main as command
 
-        command(words, serve)
+        command(words, {"serve": serve, "worker": work})
     else:
         serve(words)
+
+
+def work(words: Sequence[str]) -> None:
+    """Run jobs of a queue that gateways fill, until a signal to stop. Exits as `serve` does."""
+    gc.disable()
+
+    from gateway.settings import SettingsError, load_settings
+
+    try:
+        settings = load_settings(words, os.environ, "worker")
+    except SettingsError as error:
+        sys.exit(_complain(error, 2))
+
+    from gateway import logs
+    from gateway.errors import GatewayError
+    from gateway.http import open_files as descriptors
+    from gateway.http.server import ServerError
+    from gateway.shutdown import leave
+    from gateway.worker import Worker
+
+    logs.setup(settings.log.level)
+    descriptors.raise_limit()
+    try:
+        Worker(settings).run()
+    except (SettingsError, GatewayError) as error:
+        sys.exit(_complain(error, 2))
+    except ServerError as error:
+        sys.exit(_complain(error, 1))
+    leave()
 
 
 def serve(words: Sequence[str]) -> None:

@@ -1,8 +1,9 @@
 """Ten thousand waiting jobs and a hundred thousand in history against a small store: python -m benchmarks.scale
 
-Prints claims and submits at 100 and at 10,000 waiting, in several kinds of queue; lists, searches and the gallery by
-the store and over HTTP, first pages and deep ones; starts; how long the event loop is blocked; and the size of the
-database before and after retention. `python -m benchmarks.scale claims http` prints some parts only.
+Prints claims and submits at 100 and at 10,000 waiting, in several kinds of queue; forecasts by one node and by
+several; lists, searches and the gallery by the store and over HTTP, first pages and deep ones; starts; how long the
+event loop is blocked; and the size of the database before and after retention. `python -m benchmarks.scale claims
+http` prints some parts only.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any, TypeVar
 
 import httpx
 
+from benchmarks.long_forecast import forecasts
 from benchmarks.long_store import ME, RARE, prompt, with_history, with_queue
 from benchmarks.queue import BOUNDS, Prober
 from gateway.jobs.job import State
@@ -269,7 +271,7 @@ async def compaction(place: Path) -> None:
     await store.close()
 
 
-PARTS = ("claims", "lists", "http", "compaction")
+PARTS = ("claims", "forecasts", "lists", "http", "compaction")
 
 
 def main() -> None:
@@ -279,6 +281,10 @@ def main() -> None:
     parser.add_argument("--history", type=int, default=100_000)
     parser.add_argument("--store", type=Path, help="a folder that keeps the filled store for the next time")
     asked = parser.parse_args()
+    if "forecasts" in asked.parts:
+        forecasts(asked.waiting)
+    if not set(asked.parts) - {"forecasts"}:
+        return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         history = (asked.store or folder) / "history"

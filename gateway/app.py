@@ -23,12 +23,14 @@ from gateway.access.rights import Rights
 from gateway.asgi import App, Receive, Scope, Send
 from gateway.context import Core
 from gateway.errors import GatewayError, MethodNotAllowed, Misplaced, NotFound
+from gateway.fleet.node import NodeKind
 from gateway.http.adapter import Adapter
 from gateway.http.heap import HeapTrim
 from gateway.http.openapi import Group, Operation
 from gateway.http.paths import canonical_path, nearest
 from gateway.images.codec import ImageDecoder
 from gateway.images.output import OutputFolder
+from gateway.jobs.plans import Lane
 from gateway.models.library import Library
 from gateway.models.lora_repositories import HubCollection, HubLora
 from gateway.models.loras import LoraLibrary
@@ -37,16 +39,25 @@ from gateway.ocr.client import OcrOptions
 from gateway.residency import ResidencyOptions
 from gateway.residency.default import best_that_fits
 from gateway.residency.device import default_cache_bytes, expected
+from gateway.service.fleet import FleetOptions
 from gateway.service.readiness import checks_of
 from gateway.service.service import JobService, ServiceOptions
 from gateway.settings import Settings, SettingsError
 from gateway.startup_app import live, plain_error
-from gateway.store.base import Bounds, InputBounds, JobStore
+from gateway.store.base import Bounds, InputBounds
+from gateway.store.shared import SharedStore
 from gateway.store.sqlite import SqliteStore
 
+LANES_BY_NAME: dict[str, Lane] = {"engine": "engine", "ocr": "cpu", "network": "network"}
 
-def build_core(settings: Settings) -> Core:
-    """Build the parts of one gateway; starts and opens nothing. Raises: ModelNotFound for an unknown default model."""
+
+def build_core(settings: Settings, kind: NodeKind = "gateway") -> Core:
+    """Build the parts of one gateway or worker; starts and opens nothing.
+
+    Raises: ModelNotFound for an unknown default model.
+    """
+    if kind == "worker":
+        settings = _in_own_folder(settings)
     device = expected()
     if (memory_bytes := _bytes(settings.engine.memory_gb)) is not None:
         device = replace(device, limit_bytes=memory_bytes)
@@ -69,9 +80,13 @@ def build_core(settings: Settings) -> Core:
     engine = settings.engine
     cache = _bytes(engine.cache_limit_gb)
     decoder = ImageDecoder()
+    shared = _shared_store(settings)
+    store = shared or SqliteStore(data, lookahead=engine.lookahead)
     service = JobService(
         decoder=decoder,
-        store=_store(settings),
+        store=store,
+        shared=shared,
+        node=None if shared is None else _node(settings, kind),
         engine=Engine(
             EngineOptions(
                 backend=engine.backend,
@@ -98,6 +113,7 @@ def build_core(settings: Settings) -> Core:
             expected_bytes=None if device.kind == "cpu" else device.limit_bytes,
             decode_beside=engine.decode_beside,
             idle_unload_s=engine.idle_unload_s,
+            node="" if shared is None else settings.node_name,
         ),
         ocr=OcrOptions(
             max_pages=settings.ocr.max_pages,
@@ -111,7 +127,14 @@ def build_core(settings: Settings) -> Core:
             notes=_notes(settings),
         ),
     )
-    core = Core(settings=settings, service=service, library=library, output=output, decoder=decoder, device=device)
+    core = Core(
+        settings=settings,
+        service=service,
+        library=library,
+        output=output,
+        decoder=decoder,
+        device=device,
+    )
     service.events.listen(core.metrics.on_event)
     for subject, check in checks_of(service):
         core.readiness.add(subject, check)
@@ -123,16 +146,30 @@ def build_core(settings: Settings) -> Core:
     return core
 
 
-def _store(settings: Settings) -> JobStore:
-    """The job store: an SQLite file, or the database that several processes share. Raises: SettingsError."""
-    data, lookahead = settings.store.data_dir.resolve(), settings.engine.lookahead
+def _in_own_folder(settings: Settings) -> Settings:
+    """The settings of a worker, whose temporary files are not those of a gateway or worker beside it."""
+    folder = settings.store.data_dir / "workers" / settings.node_name
+    return settings.model_copy(update={"store": settings.store.model_copy(update={"data_dir": folder})})
+
+
+def _shared_store(settings: Settings) -> SharedStore | None:
+    """The database that several processes share; None where this one has an SQLite file. Raises: SettingsError."""
     if settings.store.url is None:
-        return SqliteStore(data, lookahead=lookahead)
+        return None
     try:  # imported only where it is used: the start of a gateway on SQLite does not pay
         from gateway.store.postgres.store import PostgresStore
     except ImportError:
         raise SettingsError("store.url needs psycopg: install it with `uv sync --group fleet`") from None
-    return PostgresStore(settings.store.url, data, lookahead=lookahead)
+    data, lookahead = settings.store.data_dir.resolve(), settings.engine.lookahead
+    return PostgresStore(settings.store.url, data, name=settings.node_name, lookahead=lookahead)
+
+
+def _node(settings: Settings, kind: NodeKind) -> FleetOptions:
+    worker = settings.worker
+    lanes = tuple(LANES_BY_NAME[name] for name in worker.lanes)
+    return FleetOptions(
+        name=settings.node_name, kind=kind, lanes=lanes, labels=dict(worker.labels), lease_s=worker.lease_s
+    )
 
 
 def _loras(settings: Settings) -> LoraLibrary:

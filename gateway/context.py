@@ -11,7 +11,7 @@ from typing import Any
 
 from engine.catalog import EMBEDDED
 from gateway import __version__
-from gateway.access.tickets import Tickets
+from gateway.access.tickets import TicketOffice, Tickets
 from gateway.errors import TooManyStreams, Unavailable
 from gateway.http.metrics import Metrics
 from gateway.http.openapi import Section
@@ -40,7 +40,7 @@ class Core:
     files: FilePool = field(default_factory=FilePool)
     """Threads for work on clients' data."""
     started_at: float = field(default_factory=time.monotonic)
-    tickets: Tickets = field(default_factory=Tickets)
+    tickets: TicketOffice = field(default_factory=Tickets)
     metrics: Metrics = field(default_factory=Metrics)
     waiting: int = 0
     streaming: Counter[str] = field(default_factory=Counter)

@@ -15,6 +15,7 @@ GatewayError
 │   ├── LoraNotFound
 │   ├── ModelNotOnDisk          in the catalogue, but not on this machine
 │   ├── JobNotFound
+│   ├── WorkerNotFound
 │   └── ImageGone             the image was removed
 ├── MethodNotAllowed 405
 ├── BodyTooSlow 408
@@ -148,6 +149,10 @@ class LoraNotFound(NotFound):
 
 class JobNotFound(NotFound):
     code, message = "job_not_found", "No such job."
+
+
+class WorkerNotFound(NotFound):
+    code, message = "worker_not_found", "No worker of this name has reported within the last minute."
 
 
 class ImageGone(NotFound):

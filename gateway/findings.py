@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from gateway import logs
 from gateway.context import Core
 from gateway.finding import Finding
+from gateway.fleet.node import SeenNode
 from gateway.http import open_files as descriptors
 from gateway.residency.default import DefaultModel
 
@@ -20,11 +21,17 @@ async def findings_of(core: Core) -> list[Finding]:
     """All findings, those that stop work first. Takes as long as `core.readiness`."""
     subjects = await core.readiness.subjects()
     default = await asyncio.to_thread(lambda: core.default_model)
-    findings = [*_of_work(core, subjects), *_of_default(default), *(await _of_records(core)), *_of_process(core)]
+    drained = [seen for seen in await core.service.workers.nodes() if seen.is_draining]
+    findings = [
+        *_of_work(core, subjects, drained),
+        *_of_default(default),
+        *(await _of_records(core)),
+        *_of_process(core),
+    ]
     return sorted(findings, key=lambda finding: finding.health != "broken")
 
 
-def _of_work(core: Core, subjects: Mapping[str, str]) -> Iterator[Finding]:
+def _of_work(core: Core, subjects: Mapping[str, str], drained: Sequence[SeenNode]) -> Iterator[Finding]:
     """Findings about work; `subjects`: the reasons why the gateway is not ready, and what is at fault."""
     repair = "Jobs wait, and go on by themselves once that is mended."
     for reason, subject in subjects.items():
@@ -36,6 +43,9 @@ def _of_work(core: Core, subjects: Mapping[str, str]) -> Iterator[Finding]:
     if core.service.queue.paused:
         remedy = "mflux-gateway queue resume, or POST /api/v1/queue/resume."
         yield Finding("queue", "broken", "The queue is paused.", remedy)
+    for seen in drained:
+        remedy = f"mflux-gateway workers resume {seen.node.name}, or POST /api/v1/workers/{seen.node.name}/resume."
+        yield Finding(f"worker {seen.node.name}", "note", "Its operator drains it: it begins no jobs.", remedy)
     if deaths := core.service.engine.deaths:
         remedy = f"{LOG} A job that ends it twice fails."
         yield Finding("engine", "note", f"The engine ended unasked {deaths} times since the start.", remedy)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -22,6 +23,11 @@ class Memory:
 
     total_bytes: int
     free_bytes: int | None
+
+
+def host_name() -> str:
+    """The name of this machine, of letters, digits, dots, dashes and underscores."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", platform.node()).strip("-._")[:64] or "host"
 
 
 def total_bytes() -> int:

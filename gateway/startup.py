@@ -76,7 +76,7 @@ class Gateway:
 
         core = self._core = build_core(self._settings)
         print(core.greeting(), file=sys.stderr)
-        await _start_service(core)
+        await start_service(core)
         modules = await _imported(self._protocols)
         self._app = build_app(core, [module.ADAPTER for module in modules], self._keys)
         settle()
@@ -97,9 +97,10 @@ class Gateway:
             self._core.files.close()
 
 
-async def _start_service(core: Core) -> None:
+async def start_service(core: Core) -> None:
     """Recover the jobs of an earlier process and start the engine. Raises: ServerError; the reason is in the log."""
     from gateway.errors import StorageFault
+    from gateway.service.shared_tickets import tickets_of
     from gateway.store.base import StoreCorrupt, StoreLocked
 
     try:
@@ -108,6 +109,7 @@ async def _start_service(core: Core) -> None:
     except (StoreLocked, StoreCorrupt, StorageFault, OSError) as error:
         log.error("%s", error.strerror if isinstance(error, OSError) else error)
         raise ServerError("the gateway could not start; the reason is logged above") from None
+    core.tickets = await tickets_of(core.service) or core.tickets
 
 
 async def _imported(names: Sequence[str]) -> list[Any]:

@@ -54,7 +54,7 @@ async def load(request: Request) -> Response:
     core = core_of(request)
     body = await parse(LoadBody, request)
     spec = to_model(body, core)
-    if core.service.engine.loaded_model != spec.name:
+    if spec.name not in core.service.engines.loaded_models:
         origin = Origin(
             owner=owner_of(request),
             protocol=PROTOCOL,

@@ -144,7 +144,7 @@ async def get_status(request: Request) -> Response:
         "status": _status(core, spec, folder, download),
         "downloaded": folder is not None,
         "download": download,
-        "loaded": core.service.engine.loaded_model == spec.name,
+        "loaded": spec.name in core.service.engines.loaded_models,
         "size_gb": spec.size_gb,
         "path": None if folder is None else folder.name,
     }
@@ -206,8 +206,6 @@ async def clear_quarantine(request: Request) -> Response:
 
 
 def is_loading(core: Core, spec: ModelSpec) -> bool:
-    running = core.service.running()
-    if running is None or running.plan.model != spec.name:
-        return False
-    progress = core.service.events.progress(running.id)
-    return progress is not None and progress.phase == "loading"
+    jobs = [job for job in core.service.engines.running_jobs() if job.plan.model == spec.name]
+    progress = [core.service.events.progress(job.id) for job in jobs]
+    return any(one is not None and one.phase == "loading" for one in progress)

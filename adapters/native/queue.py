@@ -17,10 +17,13 @@ from gateway.jobs.plans import LANES
 
 
 async def get_queue(request: Request) -> Response:
-    """GET queue: Show your own jobs by name, a page of them, everybody's by count."""
+    """GET queue: Show your own jobs by name, a page of them, everybody's by count.
+
+    Where several workers draw, `active` is the first of your own running jobs, and `running_count` counts all.
+    """
     params = query(QueueQuery, request)
     service, owner = core_of(request).service, owner_of(request)
-    running = service.running()
+    running = service.running(owner)
     progress = service.events.progress(running.id) if running else None
     active: Active | None = None
     if running is not None and running.owner == owner and progress is not None:
@@ -38,7 +41,7 @@ async def get_queue(request: Request) -> Response:
     answer: Queue = {
         "active": active,
         "queued": queued,
-        "running_count": 1 if running else 0,
+        "running_count": len(service.engines.running_jobs()),
         "pending_count": sum(service.queue.depth(lane) for lane in LANES),
         "paused": service.queue.paused,
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adapters.native import gallery, images, jobs, loras, models, queue, stream, system, tickets, upscale
+from adapters.native import gallery, images, jobs, loras, models, queue, stream, system, tickets, upscale, workers
 from adapters.native.event_schemas import ALL_EVENTS, EVENTS
 from adapters.native.model_schemas import Cleared, LoraDetail, Loras, Models, ModelStatus, Removed, Unloaded
 from adapters.native.request_schemas import (
@@ -40,6 +40,7 @@ from adapters.native.response_schemas import (
     Uploaded,
 )
 from adapters.native.responses import PREFIX
+from adapters.native.worker_schemas import Workers, WorkerShown
 from adapters.shared.table import Row, below, described, routes_of
 from gateway.http.openapi import EVENTS as EVENT_STREAM
 from gateway.http.openapi import Operation
@@ -95,6 +96,9 @@ TABLE = below(
         Row("GET", "/queue", queue.get_queue, Operation(query=QueueQuery, answer=Queue)),
         Row("POST", "/queue/pause", queue.pause, Operation(answer=Paused)),
         Row("POST", "/queue/resume", queue.resume, Operation(answer=Paused)),
+        Row("GET", "/workers", workers.list_workers, Operation(answer=Workers)),
+        Row("POST", "/workers/{name}/drain", workers.drain, Operation(answer=WorkerShown)),
+        Row("POST", "/workers/{name}/resume", workers.resume, Operation(answer=WorkerShown)),
         Row("GET", "/events", stream.stream_all, FOLLOW_ALL),
         Row("POST", "/tickets", tickets.create_ticket, Operation(body=TicketBody, answer=Ticket)),
         Row("GET", "/health", system.get_health, Operation(answer=Health)),

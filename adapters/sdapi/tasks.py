@@ -24,11 +24,10 @@ INTERRUPT_WAIT_S = 0.5
 
 
 async def progress(request: Request) -> Response:
-    """Of the job that runs, whoever asked for it; its preview only for its owner."""
-    service = core_of(request).service
-    job = service.running()
+    """Of the job that runs, whoever asked for it; its preview only for its owner. Of several the owner's is shown."""
+    service, owner = core_of(request).service, owner_of(request)
+    job = service.running(owner, PROTOCOL)
     newest = service.events.progress(job.id) if job else None
-    owner = owner_of(request)
     if job is None and (waiting := await _own_waiting(request)) is not None:
         forecast = service.events.forecast(waiting)
         place = await _place(request, waiting.id)
@@ -65,7 +64,7 @@ async def skip(request: Request) -> Response:
 
 def _own_drawing(request: Request) -> Job | None:
     """The running job, where it is an image job of this caller and this protocol."""
-    job = core_of(request).service.running()
+    job = core_of(request).service.running(owner_of(request), PROTOCOL)
     is_own = job is not None and job.protocol == PROTOCOL and job.owner == owner_of(request)
     return job if job is not None and is_own and isinstance(job.plan, Generate | Upscale) else None
 

@@ -70,7 +70,7 @@ async def launch(request: Request) -> Response:
     records.check(uid, model)
     waits = request.query_params.get("wait_ready", "true").lower() not in ("false", "0")
     answer = Launched(model_uid=uid, ignored=ignored)
-    if is_read or core.service.engine.loaded_model == model:
+    if is_read or model in core.service.engines.loaded_models:
         records.put(LaunchRecord(uid, model, is_chosen=is_chosen, status="READY"))
         return json_response(answer)
     origin = Origin(
@@ -95,9 +95,9 @@ async def list_instances(request: Request) -> Response:
     """GET /v1/models/instances: what was launched, and what is in memory; of one uid or one model where it is said."""
     core, filters = core_of(request), query(InstanceQuery, request)
     records = await refresh_launches(core, launches_of(core, owner_of(request)))
-    loaded = core.service.engine.loaded_model
-    if loaded is not None and all(record.model != loaded for record in records):
-        records.append(LaunchRecord(loaded, loaded, status="READY", created_at=0))
+    for loaded in core.service.engines.loaded_models:
+        if all(record.model != loaded for record in records):
+            records.append(LaunchRecord(loaded, loaded, status="READY", created_at=0))
     if filters.model_uid is not None:
         records = [record for record in records if record.uid == filters.model_uid]
     elif filters.model_name is not None:
@@ -110,7 +110,7 @@ async def launch_progress(request: Request) -> Response:
     """GET /v1/models/{uid}/progress: how far its launch is; 1 for a model that is in memory."""
     core, records, uid = _read_path(request)
     name = records.model_of(uid)
-    if _check_reader(core, name) or core.service.engine.loaded_model == (spec := find_model(name, core.library)).name:
+    if _check_reader(core, name) or (spec := find_model(name, core.library)).name in core.service.engines.loaded_models:
         return json_response(Progress(progress=1.0))
     job = await loading_job(core, records, uid)
     if job is None:

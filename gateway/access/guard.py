@@ -22,7 +22,7 @@ from gateway.access.keys import Keys, client_id, credential
 from gateway.access.memory import BodyMemory, Lease
 from gateway.access.origins import HostRule, OriginRule, askable, host_name
 from gateway.access.pages import is_from_elsewhere
-from gateway.access.tickets import Tickets
+from gateway.access.tickets import TicketOffice, Tickets
 from gateway.asgi import App, Message, Receive, Scope, Send
 from gateway.errors import (
     Forbidden,
@@ -121,7 +121,7 @@ class Guard:
         is_page_path: Callable[[str], bool] = lambda path: path == "/",
         is_changing_path: Callable[[str], bool] = lambda path: False,
         takes_form: Callable[[str, str], bool] = lambda method, path: True,
-        tickets: Tickets | None = None,
+        tickets: TicketOffice | None = None,
         keys: Keys | None = None,
         body_memory: BodyMemory | None = None,
     ) -> None:
@@ -138,7 +138,7 @@ class Guard:
         self._keys = Keys.load(settings.access.keys_file) if keys is None else keys
         self._refused_origins: set[str] = set()
         self._keep_alive = (b"keep-alive", b"timeout=%d" % settings.http.keep_alive_s)  # RFC 2068, 19.7.1.1
-        self._tickets = tickets or Tickets()
+        self._tickets: TicketOffice = tickets or Tickets()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":

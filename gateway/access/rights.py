@@ -8,8 +8,8 @@ from typing import Literal
 
 from gateway.errors import Forbidden
 
-Deed = Literal["pull", "stop_pull", "remove", "unload", "clear_quarantine", "pause", "raise_priority"]
-"""`pull` starts a download that others may wait for; `pause` includes resuming."""
+Deed = Literal["pull", "stop_pull", "remove", "unload", "clear_quarantine", "pause", "drain", "raise_priority"]
+"""`pull` starts a download that others may wait for; `pause` and `drain` include resuming."""
 
 SENTENCES: Mapping[Deed, str] = {
     "pull": "This key may not download models.",
@@ -18,6 +18,7 @@ SENTENCES: Mapping[Deed, str] = {
     "unload": "This key may not unload what others draw with.",
     "clear_quarantine": "This key may not clear a model that was set aside.",
     "pause": "This key may not stop everybody's queue.",
+    "drain": "This key may not drain workers.",
     "raise_priority": "This key may not raise its priority.",
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated
 
 import typer
@@ -14,6 +14,7 @@ from gateway.cli.failure import Exit, Failure
 from gateway.cli.jobs import cancel, jobs, queue
 from gateway.cli.models import loras, models
 from gateway.cli.options import err
+from gateway.cli.workers import workers
 
 app = typer.Typer(
     name="mflux-gateway",
@@ -29,6 +30,7 @@ app.command()(jobs)
 app.command()(cancel)
 app.add_typer(models, name="models")
 app.add_typer(loras, name="loras")
+app.add_typer(workers, name="workers")
 app.command()(doctor)
 
 
@@ -37,13 +39,21 @@ def serve(
     context: typer.Context, arguments: Annotated[list[str] | None, typer.Argument(metavar="[OPTIONS]")] = None
 ) -> None:
     """Start the server, like mflux-gateway without a command; --help shows its options."""
-    context.obj(arguments or [])
+    context.obj["serve"](arguments or [])
 
 
-def main(argv: Sequence[str], serve: Callable[[Sequence[str]], None]) -> None:
-    """Run one command and exit with its code; `serve` is what the command of that name calls."""
+@app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True}, add_help_option=False)
+def worker(
+    context: typer.Context, arguments: Annotated[list[str] | None, typer.Argument(metavar="[OPTIONS]")] = None
+) -> None:
+    """Run jobs of a queue that gateways fill, without a port; --help shows its options."""
+    context.obj["worker"](arguments or [])
+
+
+def main(argv: Sequence[str], programs: Mapping[str, Callable[[Sequence[str]], None]]) -> None:
+    """Run one command and exit with its code; `programs` are what the commands serve and worker call."""
     try:
-        app(list(argv), prog_name="mflux-gateway", obj=serve)
+        app(list(argv), prog_name="mflux-gateway", obj=programs)
     except Failure as failure:
         err.print(f"mflux-gateway: {failure}", markup=False, soft_wrap=True)
         sys.exit(failure.code)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 
 from engine.protocol import Failed, FailureCode, Succeeded
@@ -19,10 +20,11 @@ from gateway.framing import ChildDied
 from gateway.jobs.facts import ModelDownloading
 from gateway.jobs.job import Job, Outcome
 from gateway.jobs.plans import Download
+from gateway.lanes.leases import Leases
 from gateway.lanes.pending_stops import Stops
 from gateway.lanes.process import ChildLane
 from gateway.models.library import Library
-from gateway.store.base import JobStore, Lease
+from gateway.store.base import JobStore, Lease, WorkerInfo
 from gateway.store.folder_health import StorageHealth
 
 log = logging.getLogger("gateway.downloads")
@@ -52,15 +54,23 @@ class NetworkLane(ChildLane):
         publish: Publish,
         storage: StorageHealth | None = None,
         stops: Stops | None = None,
+        leases: Leases | None = None,
+        accepts: Callable[[Job], Awaitable[bool]] | None = None,
         notes: Path | None = None,
         fall_back: tuple[str, ...] = (),
+        held_jobs: Callable[[], frozenset[str]] = frozenset,
     ) -> None:
-        super().__init__(store=store, bus=bus, storage=storage, stops=stops)
+        super().__init__(store=store, bus=bus, storage=storage, stops=stops, leases=leases, accepts=accepts)
         self._library = library
         self._forecaster = forecaster
         self._publish = publish
         self._notes = notes
         self._fall_back = fall_back
+        self._held_jobs = held_jobs
+
+    def _claimant(self) -> WorkerInfo:
+        """The worker that claims; downloads that are another worker's are skipped."""
+        return replace(self._worker, held_jobs=self._held_jobs() | self._stops.ids)
 
     def _extent(self, lease: Lease) -> tuple[int, int]:
         return 1, 0

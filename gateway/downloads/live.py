@@ -48,6 +48,10 @@ class LiveDownloads:
             self._facts.pop(plan.sources, None)
         return plan
 
+    def plan(self, job_id: str) -> Download | None:
+        """What a download brings; None where it is over."""
+        return self._plans.get(job_id)
+
     def is_running(self, job_id: str) -> bool:
         return job_id in self._running
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -58,7 +58,19 @@ class Downloads:
         rights: Rights,
         fall_back: tuple[str, ...] = (),
         wake: Callable[[], None],
+        elsewhere: Callable[[str], Awaitable[bool]] | None = None,
+        has_lora: Callable[[str, str], bool] = lambda model, lora: False,
+        is_on_disk: Callable[[ModelSpec], bool] | None = None,
+        is_worker: bool = False,
     ) -> None:
+        """`elsewhere`: whether a node that draws has a model; None: there are no others. `has_lora`: whether one has a
+        model and this LoRA. `is_on_disk`: whether a model is on this disk, for jobs that run here. `is_worker`: the
+        gateways start all downloads.
+        """
+        self._has_lora = has_lora
+        self._is_worker = is_worker
+        self._elsewhere = elsewhere
+        self._is_on_disk = is_on_disk or library.on_disk
         self._store = store
         self._bus = bus
         self._library = library
@@ -70,6 +82,8 @@ class Downloads:
         self._wake = wake
         self._missing: dict[str, Sources] = {}
         """Models that a job may wait for and that were not here when we last looked."""
+        self._missing_since: dict[str, float] = {}
+        """When such a model was first missed, in the loop's seconds."""
         self._held = LoraHolds()
         """Jobs that wait for LoRAs."""
         self._live = LiveDownloads()
@@ -90,6 +104,8 @@ class Downloads:
                 plan = (await self._store.get(waiting.id)).plan
                 if isinstance(plan, Download):
                     self._live.wait(waiting.id, plan)
+        if self._is_worker:
+            return
         drawn: list[tuple[str, Generate]] = []
         if self._auto and self._library.loras.are_on_hub:  # else nobody waits for one: a long queue need not be read
             ids = [job.id for job in self._store.order("engine")]
@@ -100,14 +116,35 @@ class Downloads:
         for (job_id, _), wanted in zip(drawn, lacked, strict=True):
             self._held.hold(job_id, wanted)
             await self._bring_loras(wanted, GATEWAY_ORIGIN.owner)
-        for model in self._store.models("engine"):
+        if self._elsewhere is None:
+            await self.bring_missing()
+
+    async def bring_missing(self, after_s: float = 0.0) -> None:
+        """Start the downloads of models that jobs wait for and that are nowhere, where none brings them yet.
+
+        Only of those that were missing for `after_s`: the process that took a job starts its download itself, and a
+        node reports a model a little after its download.
+        """
+        now, since = asyncio.get_running_loop().time(), self._missing_since
+        self._missing_since = {model: since.get(model, now) for model in self._store.models("engine")}
+        for model in list(self._missing_since):
             try:
                 spec = self._library.find(model)
             except ModelNotFound:
                 continue
-            if not await asyncio.to_thread(self._library.on_disk, spec) and self._may_come(spec):
+            if await self._is_there(spec):
+                self._missing.pop(model, None)
+                self._missing_since.pop(model, None)
+            elif self._may_come(spec):
                 self._missing[model] = sources_of(spec)
-                await self.bring(spec, GATEWAY_ORIGIN.owner)
+                if now - self._missing_since.get(model, now) >= after_s:
+                    await self.bring(spec, GATEWAY_ORIGIN.owner)
+
+    async def _is_there(self, spec: ModelSpec) -> bool:
+        """Whether jobs of this model can run, here or on another node."""
+        if self._elsewhere is not None and await self._elsewhere(spec.name):
+            return True
+        return await asyncio.to_thread(self._is_on_disk, spec)
 
     async def stop(self) -> None:
         for task in self._tasks:
@@ -121,10 +158,14 @@ class Downloads:
 
         Raises: ModelNotServed, ModelNotOnDisk where it cannot come; Forbidden where this owner may not start that.
         """
-        if await asyncio.to_thread(self._library.on_disk, spec):
+        if await self._is_there(spec):
             if self._missing.pop(spec.name, None) is not None:
                 self._wake()
             return False
+        return self.must_come(spec, owner)
+
+    def must_come(self, spec: ModelSpec, owner: str) -> bool:
+        """As `need`, for a model that is not where its job fits."""
         if not self._may_come(spec):
             self._library.further_folders(spec)
             raise ModelNotOnDisk(param="model")
@@ -207,7 +248,12 @@ class Downloads:
         missing = dict(await self._library.loras.off_loop(self._library.loras.missing, names)) if names else {}
         return [
             MissingLoras(
-                plan.model, tuple((lora.name, missing[lora.name]) for lora in plan.loras if lora.name in missing)
+                plan.model,
+                tuple(
+                    (lora.name, missing[lora.name])
+                    for lora in plan.loras
+                    if lora.name in missing and not self._has_lora(plan.model, lora.name)
+                ),
             )
             for plan in plans
         ]
@@ -269,6 +315,7 @@ class Downloads:
             case "succeeded":
                 self._live.end(job.id)
                 self._failures.pop(plan.sources, None)
+                self._missing_since.clear()
                 self._spawn(self._arrived(self._held.came(plan.sources)))
             case "failed":
                 self._live.end(job.id)
@@ -285,6 +332,21 @@ class Downloads:
         self._held.release(job_id)
         if (plan := self._live.end(job_id)) is not None:
             self._give_up(plan, f"The record of the download of {plan.model} is damaged; ask for it again.")
+
+    def publish_of(self, job_id: str, fact: ModelDownloading) -> None:
+        """As `publish`, for a download that runs on another node."""
+        if (plan := self._live.plan(job_id)) is not None:
+            self.publish(plan, fact)
+
+    def brings(self, model: str, loras: Collection[str] = ()) -> bool:
+        """Whether a download brings this model, or one of these LoRAs."""
+        names = {f"{LORA}{name}" for name in loras}
+        if any(plan.model in names for _, plan in self._live):
+            return True
+        try:
+            return self._live.brings(sources_of(self._library.find(model)))
+        except ModelNotFound:
+            return False
 
     def publish(self, plan: Download, fact: ModelDownloading) -> None:
         """Publish how far a download is, for the jobs that wait for it."""
@@ -309,7 +371,7 @@ class Downloads:
                 await self._store.refuse([job_id], Failed(code="bad_input", message=trouble))
             self._held.release(job_id)
         for model in list(self._missing):
-            if await asyncio.to_thread(self._library.on_disk, self._library.find(model)):
+            if await self._is_there(self._library.find(model)):
                 self._missing.pop(model, None)
         self._wake()
 

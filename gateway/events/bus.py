@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -64,6 +64,8 @@ class Snapshot:
 
 
 Event = JobEvent | ProgressEvent | PlaceEvent
+OnProgress = Callable[[str, ProgressFacts, float | None], None]
+"""Callback: takes a job's id, a progress fact and the forecast of the job's end, in seconds."""
 Topic = tuple[Literal["job", "owner"], str]
 
 
@@ -127,11 +129,16 @@ class EventBus:
         self._newest_event: dict[str, ProgressEvent] = {}
         self._ends: dict[str, set[asyncio.Future[Job | None]]] = {}
         """Futures of callers that wait for the end of a job, by job id."""
+        self._on_progress: list[OnProgress] = []
         self._closed = False
 
     def listen(self, on_event: OnEvent) -> None:
         """Call `on_event` with every state event from now on; listeners are called in the order of these calls."""
         self._listeners.append(on_event)
+
+    def listen_progress(self, on_progress: OnProgress) -> None:
+        """Call `on_progress` with every progress fact of a job that runs in this process."""
+        self._on_progress.append(on_progress)
 
     @contextmanager
     def subscribe(self, job_id: str) -> Iterator[Subscription]:
@@ -227,6 +234,12 @@ class EventBus:
 
     def publish_progress(self, job_id: str, fact: ProgressFacts, expected_s: float | None = None) -> None:
         """Publish a progress fact, which is not stored; `expected_s` is the forecast of the job's end, in seconds."""
+        for on_progress in self._on_progress:
+            on_progress(job_id, fact, expected_s)
+        self.relay_progress(job_id, fact, expected_s)
+
+    def relay_progress(self, job_id: str, fact: ProgressFacts, expected_s: float | None = None) -> None:
+        """Publish a progress fact of a job that runs in another process."""
         before = self._newest.get(job_id)
         if before is None:
             return

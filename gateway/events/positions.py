@@ -42,7 +42,9 @@ class QueuePositions:
     """The queue positions. Listens to the bus; `run` publishes the changes.
 
     `blocked` is why a lane begins no job now, None where it works; `downloading` is the progress of the download that a
-    waiting job needs first.
+    waiting job needs first; `kept_as` names what was learned in the store.
+
+    A position is the number of jobs that run or wait before a job, on however many nodes they run.
     """
 
     def __init__(
@@ -54,8 +56,10 @@ class QueuePositions:
         *,
         blocked: Callable[[Lane], str | None] = lambda _: None,
         downloading: Callable[[Job], ProgressEvent | None] = lambda _: None,
+        kept_as: str = KEPT_AS,
     ) -> None:
         self._store = store
+        self._kept_as = kept_as
         self._bus = bus
         self._forecaster = forecaster
         self._every_s = every_s
@@ -71,7 +75,7 @@ class QueuePositions:
 
     async def start(self) -> None:
         """Load what the forecaster has learned, and the first waiting jobs; `run` loads the others."""
-        text = await self._store.read_state(KEPT_AS)
+        text = await self._store.read_state(self._kept_as)
         if text is not None:
             try:
                 self._forecaster.read_text(text)
@@ -180,7 +184,7 @@ class QueuePositions:
     async def keep(self) -> None:
         """Store what the forecaster has learned; a failure is only logged."""
         try:
-            await self._store.save_state(KEPT_AS, self._forecaster.to_text())
+            await self._store.save_state(self._kept_as, self._forecaster.to_text())
         except Exception:
             log.exception("what forecasts were learned from could not be kept")
 

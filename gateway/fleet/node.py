@@ -29,6 +29,8 @@ class Node:
     memory_limit_bytes: int | None = None
     models: tuple[str, ...] = ()
     """The models on its disk."""
+    loras: tuple[str, ...] = ()
+    """The LoRAs in its folders."""
     loaded_model: str | None = None
     """The model in its engine's memory."""
     jobs: tuple[str, ...] = ()

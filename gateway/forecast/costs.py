@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from math import hypot
 from typing import Any, Literal
 
@@ -81,6 +82,16 @@ class Costs:
         tails = tail.spread + (work.images - 1) * next_tail.spread
         spread = hypot(head.spread, work.images * work.steps * step.spread, tails)
         return Cost(seconds, spread)
+
+    def image_s(self, work: Work) -> float | None:
+        """Seconds of one image of this kind with its file, at the bits learned last; None where none was learned."""
+        for name in reversed(self._series):
+            part, _, kind = name.partition(" ")
+            bits = kind.removeprefix(f"{work.model} ").removesuffix(f" {work.mode}")
+            if part == "step" and kind == f"{work.model} {bits} {work.mode}":
+                learned = replace(work, quantize=int(bits) if bits.isdecimal() else None)
+                return self.run(learned).seconds + self.of("file", learned).seconds
+        return None
 
     def to_json(self) -> dict[str, Any]:
         return {

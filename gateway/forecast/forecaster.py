@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import hypot
 from typing import Any
 
 from engine.catalog import ModelSpec
+from gateway.fleet.node import Node, SeenNode
 from gateway.forecast.accuracy import Accuracy, Record
 from gateway.forecast.costs import Costs
+from gateway.forecast.fleet_queue import FleetQueue, counted_from, runners_of
+from gateway.forecast.other_nodes import OtherNodes
+from gateway.forecast.schedule import Runner
 from gateway.forecast.series import Cost
 from gateway.forecast.trace import Trace, over
 from gateway.forecast.wait import Forecast, QueueForecast, filing
-from gateway.forecast.work import Work, work_of
+from gateway.forecast.work import MEGAPIXEL, Work, work_of
 from gateway.jobs.job import Job, Plans, State
 from gateway.jobs.order import Waiting
 from gateway.jobs.plans import Lane
@@ -47,6 +52,10 @@ class Walk:
 class Forecaster:
     """Belongs to one event loop. `loaded_model` names the model in the engine's memory, `spec_of` a model's row,
     `weights_of` the weights of a model: between two models with the same weights nothing is loaded.
+
+    Where several processes share the queue, `nodes` is their newest snapshot, `own_id` the id of this one's node,
+    `runs` whether this process runs a job, and `needed_bytes` the memory that a plan is expected to need. What is
+    learned comes from this process's jobs alone.
     """
 
     def __init__(
@@ -57,6 +66,11 @@ class Forecaster:
         weights_of: Callable[[str], str] = str,
         is_down: Callable[[], bool] = lambda: False,
         due_in: Callable[[], Mapping[str, float]] = dict,
+        *,
+        own_id: Callable[[], str] = str,
+        nodes: Callable[[], Sequence[SeenNode]] = tuple,
+        runs: Callable[[str], bool] = lambda _: True,
+        needed_bytes: Callable[[Plans, ModelSpec], int] | None = None,
     ) -> None:
         self._spec_of = spec_of
         self._loaded_model = loaded_model
@@ -72,9 +86,14 @@ class Forecaster:
         """Running jobs, in the order in which they started."""
         self._submitted: dict[str, SubmittedForecast] = {}
         self._walks: dict[Lane, Walk] = {}
+        self._other_nodes = OtherNodes(own_id, nodes, spec_of, weights_of)
+        self._fleet_queue = FleetQueue()
+        self._runs = runs
+        self._needed_bytes = needed_bytes
         self._loaded: tuple[str, int | None] | None = None
         self._free_since: dict[Lane, float] = {}
         self._starting_since: float | None = None
+        self._costs_text = -1, ""
         self.is_down = is_down
         """Whether the engine is down: then there is no forecast for jobs that wait for it."""
         self.due_in = due_in
@@ -92,6 +111,7 @@ class Forecaster:
         if job_id not in self._works and job_id not in self._traces:
             self._works[job_id] = self._work_of(plan, done)
             self._walks.clear()  # they have left it out
+            self._fleet_queue.clear()
 
     def on_submitted(self, job_id: str, line: Sequence[Waiting]) -> None:
         """Record the forecast of a waiting job that its client now receives, to compare it with the actual times."""
@@ -103,27 +123,37 @@ class Forecaster:
         """Note a job that a lane has claimed."""
         now = self._clock()
         work = self._works.pop(job.id, None) or self._work(job)
-        submitted, free = self._submitted.get(job.id), self._free_since.pop(work.lane, None)
+        submitted, free = self._submitted.get(job.id), self._free_since.get(work.lane)
+        gap_s = None
         if submitted is not None:
             if job.attempt == 1:
                 self._accuracy.note_wait(submitted.forecast.wait_s, now - submitted.at)
             if free is not None and submitted.at < free:
-                self._costs.learn("gap", None, now - free)
-        loads = work.needs is not None and work.needs != self._loaded_now()
-        self._traces[job.id] = Trace(work, now, loads)
+                gap_s = now - free
+        loads = work.needs is not None and not self._other_nodes.has_loaded(work.needs)
+        trace = self._traces[job.id] = Trace(work, now, loads, is_own=False, gap_s=gap_s)
+        self._is_own(job.id, trace)
 
     def on_fact(self, job_id: str, fact: object) -> float | None:
-        """Learn from a fact of a running job; returns the seconds until the job is done."""
+        """Learn from a fact of a running job; returns the seconds until the job is done.
+
+        Nothing is learned from a job that another process runs.
+        """
         trace, now = self._traces.get(job_id), self._clock()
         if trace is None:
             return None
+        is_own = self._is_own(job_id, trace)
         for part, seconds in trace.on_fact(fact, now):
-            self._costs.learn(part, trace.work, seconds)
+            if is_own:
+                self._costs.learn(part, trace.work, seconds)
         if trace.work.lane == "engine" and not trace.loads:
-            self._loaded = trace.work.needs
-        if trace.phase == "filing":
+            if is_own:
+                self._loaded = trace.work.needs
+            elif (node := self._other_nodes.node_of(job_id)) is not None:
+                self._other_nodes.note_loaded(node, trace.work.needs)
+        if trace.phase == "filing" and is_own:
             self._free_since[trace.work.lane] = trace.since
-        return self._left(trace).seconds
+        return self._left(job_id, trace).seconds
 
     def ends(self, job: Job) -> None:
         """Note a job that has ended; if it succeeded, its forecast is compared with the actual times."""
@@ -157,7 +187,7 @@ class Forecaster:
         """The forecast of a running job, or of one in `line`, the order of its lane; None for other jobs."""
         trace = self._traces.get(job_id)
         if trace is not None:
-            return self._forecast(NONE, self._left(trace), is_paused=False)
+            return self._forecast(NONE, self._left(job_id, trace), is_paused=False)
         due = self._due(job_id, line)
         return None if due is None else self._forecast(*due, is_paused=is_paused)
 
@@ -169,7 +199,8 @@ class Forecaster:
         """Seconds until a place in the queue is free: until the next job starts, or the waiting job `before`."""
         if before is not None and (due := self._due(before, line)) is not None:
             return due[0].seconds
-        return self._lane_left(lane).seconds
+        frees = [runner.free for runner in self._runners(lane)] if self._other_nodes.of(lane) else []
+        return min((free.seconds for free in frees), default=self._lane_left(lane).seconds)
 
     def is_worth_keeping(self, job_id: str, *, needs_load: bool) -> bool:
         """Whether a running job's phase ends no later than a new engine could be ready, with a load if needed."""
@@ -191,6 +222,29 @@ class Forecaster:
         """Changes when `to_text` changes."""
         return self._costs.version, self._accuracy.count
 
+    @property
+    def costs_text(self) -> str:
+        """What was learned from this process's jobs, as JSON for the other processes."""
+        version, text = self._costs_text
+        if version != self._costs.version:
+            text = json.dumps(self._costs.to_json())
+            self._costs_text = self._costs.version, text
+        return text
+
+    def image_s(self, model: str, node: Node | None = None) -> float | None:
+        """Learned seconds of an image of a model, at its usual size and steps; None where there is nothing learned.
+
+        Of another node, or of this process where that is None.
+        """
+        spec = self._spec_of(model)
+        if spec is None or spec.task != "generate":
+            return None
+        costs = self._costs if node is None else self._other_nodes.costs(node)
+        px = spec.native_px or spec.default_px
+        mode = "txt2img+guidance" if spec.default_guidance > 1 and not spec.distilled else "txt2img"
+        size = px * px / MEGAPIXEL
+        return costs.image_s(Work("engine", self._weights_of(model), None, mode, 1, spec.default_steps, size, size))
+
     def to_text(self) -> str:
         return json.dumps({"version": 1, "costs": self._costs.to_json(), "accuracy": self._accuracy.to_json()})
 
@@ -208,8 +262,10 @@ class Forecaster:
         return self._work_of(job.plan, max(job.first_undrawn, len(job.pages)))
 
     def _work_of(self, plan: Plans, done: int) -> Work:
-        work = work_of(plan, self._spec_of(plan.model), done)
-        work = replace(work, model=self._weights_of(work.model))
+        spec = self._spec_of(plan.model)
+        work = work_of(plan, spec, done)
+        needed = 0 if self._needed_bytes is None or spec is None else self._needed_bytes(plan, spec)
+        work = replace(work, model=self._weights_of(work.model), memory_bytes=needed)
         if len(self._alike) > ALIKE_MOST:
             self._alike.clear()
         return self._alike.setdefault(work, work)
@@ -218,10 +274,22 @@ class Forecaster:
         loaded, name = self._loaded, self._loaded_model()
         return loaded if loaded is not None and name is not None and self._weights_of(name) == loaded[0] else None
 
-    def _left(self, trace: Trace) -> Cost:
+    def _is_own(self, job_id: str, trace: Trace) -> bool:
+        """Whether this process runs the job; known a moment after its claim, and from then on."""
+        if not trace.is_own and self._runs(job_id):
+            trace.is_own = True
+            trace.expect_load(trace.work.needs is not None and trace.work.needs != self._loaded_now())
+            self._free_since.pop(trace.work.lane, None)
+            if trace.gap_s is not None:
+                self._costs.learn("gap", None, trace.gap_s)
+        return trace.is_own
+
+    def _left(self, job_id: str, trace: Trace) -> Cost:
         """Seconds until the job is done, including its last file."""
-        now = self._clock()
-        left, filed = trace.left(self._costs, now), filing(self._costs, trace.work)
+        now, costs = self._clock(), self._costs
+        if not trace.is_own and (node := self._other_nodes.node_of(job_id)) is not None:
+            costs = self._other_nodes.costs(node)
+        left, filed = trace.left(costs, now), filing(costs, trace.work)
         seconds = over(filed.seconds, now - trace.since) if trace.phase == "filing" else filed.seconds
         return Cost(left.seconds + seconds, hypot(left.spread, filed.spread))
 
@@ -231,13 +299,20 @@ class Forecaster:
         if lane == "engine" and self._starting_since is not None:
             start = self._costs.of("start")
             return Cost(over(start.seconds, now - self._starting_since), start.spread)
-        running = [trace for trace in self._traces.values() if trace.work.lane == lane]
+        running = self._own_traces(lane)
         return running[-1].left(self._costs, now) if running else NONE
+
+    def _own_traces(self, lane: Lane) -> list[Trace]:
+        return [t for job_id, t in self._traces.items() if t.work.lane == lane and self._is_own(job_id, t)]
 
     def _due(self, job_id: str, line: Sequence[Waiting]) -> tuple[Cost, Cost] | None:
         """Seconds from now until a waiting job starts and is done."""
         work = self._works.get(job_id)
-        if work is None or (work.lane == "engine" and self.is_down()):
+        if work is None:
+            return None
+        if self._other_nodes.of(work.lane):
+            return self._due_in_fleet(job_id, work, line)
+        if not self._takes(work.lane):
             return None
         walk = self._walk(work.lane, line)
         # A claimed job leaves the line a moment before `begins`.
@@ -246,26 +321,51 @@ class Forecaster:
         assert due is not None, "a line of this very job"
         return _after(left, due.begins), _after(left, due.done)
 
+    def _takes(self, lane: Lane) -> bool:
+        """Whether this process takes jobs of the lane."""
+        return self._other_nodes.takes(lane) and not (lane == "engine" and self.is_down())
+
     def _walk(self, lane: Lane, line: Sequence[Waiting]) -> Walk:
-        running = [trace for trace in self._traces.values() if trace.work.lane == lane]
+        running = self._own_traces(lane)
         loaded = running[-1].work.needs if running else self._loaded_now()
         walk = self._walks.get(lane)
         ready_in = self._ready_in() if lane == "engine" else {}
         follows = (self._costs.version, loaded, ready_in)
         is_valid = walk is not None and (walk.version, walk.loaded, walk.ready_in) == follows
         if walk is None or not is_valid or walk.line is not line:
-            known = self._works
-            works = ((job.id, known[job.id]) for job in line if job.id in known)
-            walk = self._walks[lane] = Walk(line, *follows, QueueForecast(works, self._costs, loaded, ready_in))
+            walked = QueueForecast(self._works_of(line), self._costs, loaded, ready_in)
+            walk = self._walks[lane] = Walk(line, *follows, walked)
         return walk
+
+    def _works_of(self, line: Sequence[Waiting]) -> Iterator[tuple[str, Work]]:
+        known = self._works
+        return ((job.id, known[job.id]) for job in line if job.id in known)
 
     def _ready_in(self) -> Mapping[str, float]:
         """Whole seconds from when the lane is free, so that a computed queue stays valid for that long."""
-        coming = self.due_in()
-        if not coming:
-            return coming
-        free = self._lane_left("engine").seconds
-        return {waits: float(max(0, round(seconds - free))) for waits, seconds in coming.items()}
+        due = self.due_in()
+        return counted_from(due, self._lane_left("engine").seconds) if due else due
+
+    # ---- several nodes ---------------------------------------------------------------------------
+
+    def _due_in_fleet(self, job_id: str, work: Work, line: Sequence[Waiting]) -> tuple[Cost, Cost] | None:
+        """As `_due`; None where no node may run the job now."""
+        due_in = self.due_in() if work.lane == "engine" else {}
+        works = partial(self._works_of, line)
+        return self._fleet_queue.due(job_id, work, line, works, self._runners(work.lane), due_in)
+
+    def _runners(self, lane: Lane) -> list[Runner]:
+        """The nodes that take jobs of a lane."""
+        own: list[Runner] = []
+        if self._takes(lane):
+            running = self._own_traces(lane)
+            loaded = running[-1].work.needs if running else self._loaded_now()
+            models, limit = None, None
+            if lane == "engine":
+                models, limit = self._other_nodes.models(), self._other_nodes.own_limit_bytes
+            own = [Runner(self._costs, loaded, self._lane_left(lane), models, limit, self._costs.version)]
+        traces = {id_: t for id_, t in self._traces.items() if t.work.lane == lane and not self._is_own(id_, t)}
+        return runners_of(self._other_nodes, lane, own, traces, self._clock())
 
     def _forecast(self, begins: Cost, done: Cost, *, is_paused: bool) -> Forecast:
         low, high = self._accuracy.interval(done)

@@ -33,6 +33,10 @@ class Trace:
     began: float
     loads: bool
     """Whether the model must be loaded first."""
+    is_own: bool = True
+    """Whether this process runs it. Of a job elsewhere no `Drawn` comes, and not every step."""
+    gap_s: float | None = None
+    """Seconds from the end of the job before, where this one waited for it."""
     phase: Phase = "head"
     since: float = field(init=False)
     """Start of the current phase; within steps, end of the last step."""
@@ -41,6 +45,7 @@ class Trace:
     step: int = 0
     ahead: int = 0
     """1 while an image is decoded beside the steps of the next one."""
+    _has_facts: bool = False
     _image: int | None = None
     """The image of the last step."""
     _first_step_at: float = 0.0
@@ -55,11 +60,16 @@ class Trace:
 
     def __post_init__(self) -> None:
         self.since = self.began
-        if self.loads:
-            self.phase = "loading"
+        self.expect_load(self.loads)
+
+    def expect_load(self, loads: bool) -> None:
+        """Set whether the model must be loaded first, unless facts have shown it."""
+        if not self._has_facts:
+            self.loads, self.phase = loads, "loading" if loads else "head"
 
     def on_fact(self, fact: object, now: float) -> Iterator[tuple[Part, float]]:
         """Record a fact; yields the parts that ended with it and their seconds."""
+        self._has_facts = True
         match fact:
             case ModelLoading():
                 self._enter("loading", now)
@@ -68,6 +78,8 @@ class Trace:
                 self._enter("head", now)
                 yield "load", seconds
             case StepDone(image=image, step=step, steps=steps, seconds=seconds):
+                if not self.is_own and self.phase == "steps" and image != self._image:
+                    self._enter("tail", now)  # its last step was not reported
                 if self.phase == "tail" and image != self._image:
                     yield from self._parts()
                     yield "next_tail", 0.0
@@ -81,14 +93,12 @@ class Trace:
                 self._enter("tail" if step >= steps else "steps", now)
             case Drawn(image=image, cut_short=cut_short):
                 self._drawn_at[image] = now
-                if self.ahead and image != self._image:
-                    self.done, self.ahead = self.done + 1, 0
-                    return
-                if self.phase == "tail" and not cut_short:
+                if self.phase == "tail" and not cut_short and not (self.ahead and image != self._image):
                     yield from self._parts()
                     yield "tail", now - self.since
-                self.done, self.step = self.done + 1, 0
-                self._enter("filing" if self.done >= self.work.images else "head", now)
+                self._drawn(image, now)
+            case ImageDone(image=image) if not self.is_own:
+                self._drawn(image, now)
             case ImageDone(image=image):
                 if (drawn_at := self._drawn_at.pop(image, None)) is not None:
                     yield "file", now - drawn_at
@@ -103,6 +113,13 @@ class Trace:
                 self.done += 1
                 self.since = now
                 yield "page", seconds
+
+    def _drawn(self, image: int, now: float) -> None:
+        if self.ahead and image != self._image:
+            self.done, self.ahead = self.done + 1, 0
+            return
+        self.done, self.step = self.done + 1, 0
+        self._enter("filing" if self.done >= self.work.images else "head", now)
 
     @property
     def _before(self) -> int:

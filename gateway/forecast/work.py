@@ -34,6 +34,8 @@ class Work:
     """Size of one image that is encoded and stored."""
     gigabytes: float = 0.0
     """Gigabytes to download."""
+    memory_bytes: int = 0
+    """Memory that it is expected to need; 0 where there is one node, which has checked that itself."""
 
     @property
     def needs(self) -> tuple[str, int | None] | None:

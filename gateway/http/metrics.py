@@ -6,18 +6,23 @@ Source: Prometheus metric naming, https://prometheus.io/docs/practices/naming/.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 
 from engine.protocol import Failed
 from gateway.asgi import App, Message, Receive, Scope, Send
+from gateway.fleet.node import SeenNode
+from gateway.fleet.reports import is_up
 from gateway.jobs.facts import ImageDone, Started
 from gateway.jobs.job import Job, JobEvent
 from gateway.jobs.plans import LANES
 from gateway.service.service import JobService
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+WORKERS_MOST = 200
+"""The most workers shown at once."""
 SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640, 1800)
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -65,6 +70,10 @@ class Metrics:
             "forecast_error_ratio", "Median relative error of the time until done, or started.", "until"
         )
         self._coverage = gauge("forecast_coverage_ratio", "Share of jobs done within their 90 % interval.")
+        self._worker_up = gauge("worker_up", "1 while the worker is ready, or drains.", "worker")
+        self._worker_jobs = gauge("worker_jobs", "Jobs that the worker runs.", "worker")
+        self._worker_memory = gauge("worker_memory_limit_bytes", "Memory that the worker's engine may use.", "worker")
+        self._worker_seen = gauge("worker_seen_seconds", "Seconds since the worker's last report.", "worker")
 
     # ---- events ----------------------------------------------------------------------------------
 
@@ -137,5 +146,18 @@ class Metrics:
             if error is not None:
                 self._error.labels(until).set(error)
         self._coverage.set(float("nan") if record.coverage is None else record.coverage)
+        self._set_workers(await service.workers.nodes())
         encode, media_type = choose_encoder(accept)
         return encode(self._registry), media_type
+
+    def _set_workers(self, workers: Sequence[SeenNode]) -> None:
+        """Show the processes of the last minute, and no others; of one name the one that reported last."""
+        for metric in (self._worker_up, self._worker_jobs, self._worker_memory, self._worker_seen):
+            metric.clear()
+        for seen in sorted(workers, key=lambda seen: seen.seen_s)[:WORKERS_MOST][::-1]:
+            node = seen.node
+            self._worker_up.labels(node.name).set(is_up(seen))
+            self._worker_jobs.labels(node.name).set(len(node.jobs))
+            self._worker_seen.labels(node.name).set(seen.seen_s)
+            if node.memory_limit_bytes is not None:
+                self._worker_memory.labels(node.name).set(node.memory_limit_bytes)

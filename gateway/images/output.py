@@ -166,13 +166,18 @@ class OutputFolder:
             with telling(PLACE):
                 (self.folder / name).unlink(missing_ok=True)
 
-    def sweep(self, job_id: str, keep: set[str]) -> None:
-        """Remove what a crash left of a job: images that no row names, and a half-written one."""
-        for file in self.folder.glob(f"{job_id}.*"):
-            if file.name not in keep:
-                self.remove(file.name)
-        for half in self.folder.glob(f".{job_id}.*.tmp"):
-            half.unlink(missing_ok=True)
+    def sweep(self, job_id: str, keep: set[str], attempt: int | None = None) -> None:
+        """Remove what a crash left of a job: images that no row names, and a half-written one.
+
+        `attempt` is the one that crashed: another process may be writing those of a later one; None: there is none.
+        """
+        attempts = [""] if attempt is None else [f"{number}." for number in range(1, attempt + 1)]
+        for prefix in (f"{job_id}.{of_attempt}" for of_attempt in attempts):
+            for file in self.folder.glob(f"{prefix}*"):
+                if file.name not in keep:
+                    self.remove(file.name)
+            for half in self.folder.glob(f".{prefix}*.tmp"):
+                half.unlink(missing_ok=True)
 
     def shrink(
         self,

@@ -54,6 +54,19 @@ Lane = Literal["engine", "cpu", "network"]
 LANES: tuple[Lane, ...] = ("engine", "cpu", "network")
 
 
+def part_count(plan: EngineJob | Ocr | Download) -> int:
+    """The number of images to draw or pages to read; loading or downloading a model counts as one."""
+    match plan:
+        case Generate(seeds=seeds):
+            return len(seeds)
+        case Upscale() | Load() | Download():
+            return 1
+        case Ocr(count=count):
+            return count
+        case _:
+            assert_never(plan)
+
+
 def lane_of(plan: EngineJob | Ocr | Download) -> Lane:
     """Lane of a plan: one worker per lane."""
     match plan:

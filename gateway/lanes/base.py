@@ -10,18 +10,19 @@ import logging
 import secrets
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from engine.protocol import Cancelled, CancelReason, Failed, FailureCode
 from gateway.disk import fault_of
 from gateway.errors import JobDamaged, JobNotFound, StorageFault, StorageFull, TooManyOpenFiles
 from gateway.events.bus import EventBus
-from gateway.jobs.facts import RequeueReason
+from gateway.jobs.facts import CancelRequested, RequeueReason
 from gateway.jobs.job import CRASHES_ALLOWED, Job, JobEvent, Outcome, State, StateFacts
 from gateway.jobs.plans import Lane, lane_of
+from gateway.lanes.leases import Leases
 from gateway.lanes.pending_stops import Stops
 from gateway.store.base import JobStore, Lease, WorkerInfo
 from gateway.store.folder_health import SOUND_S, StorageHealth
@@ -48,8 +49,19 @@ class LaneRunner(ABC):
     """Keys of the folders that its jobs write to: no job is claimed while one of them is at fault."""
 
     def __init__(
-        self, *, store: JobStore, bus: EventBus, storage: StorageHealth | None = None, stops: Stops | None = None
+        self,
+        *,
+        store: JobStore,
+        bus: EventBus,
+        storage: StorageHealth | None = None,
+        stops: Stops | None = None,
+        leases: Leases | None = None,
+        accepts: Callable[[Job], Awaitable[bool]] | None = None,
     ) -> None:
+        """`leases` are renewed while jobs run; None: no other process claims jobs of this store. `accepts` is whether a
+        claimed job may run here, since it may have come a moment before its claim; None: each may.
+        """
+        self._accepts = accepts
         self._store = store
         self._bus = bus
         self._storage = storage or StorageHealth({})
@@ -60,7 +72,13 @@ class LaneRunner(ABC):
         self._rests_until = 0.0
         self.fault: StorageFault | None = None
         """Why no job is claimed now; None where jobs are claimed."""
-        self._worker = WorkerInfo(id=secrets.token_hex(8), lane=self.lane)
+        self._leases = leases
+        lease_s = None if leases is None else leases.lease_s
+        self._worker = WorkerInfo(id=secrets.token_hex(8), lane=self.lane, lease_s=lease_s)
+        self._remote_cancels: dict[str, CancelReason] = {}
+        """Running jobs of this lane, here or elsewhere, whose cancel is requested."""
+        self._is_draining = False
+        self._tasks: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._cancels: dict[str, CancelReason] = {}
         self._loop: asyncio.Task[None] | None = None
@@ -76,9 +94,36 @@ class LaneRunner(ABC):
         bus.listen(self.on_event)
 
     def on_event(self, job: Job, event: JobEvent) -> None:
-        """Wake the lane for a job that waits for it."""
-        if job.state is State.QUEUED and lane_of(job.plan) == self.lane:
+        """Wake the lane for a job that waits for it; stop the running job if another process has requested that."""
+        if lane_of(job.plan) != self.lane:
+            return
+        if job.state is State.QUEUED:
             self.wake()
+        if self._leases is None:
+            return
+        if isinstance(event.fact, CancelRequested):
+            self._remote_cancels[job.id] = event.fact.reason
+            if self._runs(job) and job.id not in self._cancels:
+                self._spawn(self.cancel(job.id, event.fact.reason))
+        elif job.state is not State.RUNNING:
+            self._remote_cancels.pop(job.id, None)
+
+    def _runs(self, job: Job) -> bool:
+        return self.running is not None and (self.running.id, self.running.attempt) == (job.id, job.attempt)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    @property
+    def is_draining(self) -> bool:
+        return self._is_draining
+
+    def drain(self, is_draining: bool = True) -> None:
+        """Claim no more jobs, or claim jobs again; the running job goes on."""
+        self._is_draining = is_draining
+        self.wake()
 
     @abstractmethod
     async def start(self) -> None: ...
@@ -90,6 +135,10 @@ class LaneRunner(ABC):
     @abstractmethod
     async def cancel(self, job_id: str, reason: CancelReason) -> None:
         """Stop a claimed job; the store has recorded the request."""
+
+    @abstractmethod
+    async def _halt(self, job_id: str) -> None:
+        """Stop the work on a running job whose lease is lost; records nothing."""
 
     @abstractmethod
     async def _wait_ready(self) -> None:
@@ -117,7 +166,8 @@ class LaneRunner(ABC):
 
         The lane claims nothing else meanwhile; `give` hands it the lease.
         """
-        if not self._is_idle or not self._is_ready or not self._is_free.is_set() or self._given is not None:
+        is_taken = not self._is_free.is_set() or self._given is not None or self._is_draining
+        if not self._is_idle or not self._is_ready or is_taken:
             yield None
             return
         self._is_free.clear()
@@ -136,6 +186,8 @@ class LaneRunner(ABC):
         if (given := self._given) is not None:
             self._given = None
             return given
+        if self._is_draining:
+            return None
         return await self._surely(lambda: self._store.claim(self._claimant()), "claim")
 
     def _claimant(self) -> WorkerInfo:
@@ -171,11 +223,12 @@ class LaneRunner(ABC):
             if lease is None:
                 await self._idle()
                 continue
-            self._stops.begin_work(lease.job.id)
-            if (reason := self._stops.reason(lease.job.id)) is not None:
-                self._cancels.setdefault(lease.job.id, reason)
+            self._begin_work(lease)
             try:
-                await self._do(lease)
+                if self._accepts is None or await self._accepts(lease.job):
+                    await self._do(lease)
+                else:
+                    await self._give_back(lease, "released")
             except self.stops:
                 await asyncio.shield(self._store.release(lease, "gateway_restart"))
                 raise
@@ -188,6 +241,29 @@ class LaneRunner(ABC):
             finally:
                 self.running = None
 
+    def _begin_work(self, lease: Lease) -> None:
+        job = lease.job
+        self._stops.begin_work(job.id)
+        reason = self._stops.reason(job.id)
+        if self._leases is not None:
+            self._leases.add(lease, self._lose)
+            reason = reason or self._remote_cancels.get(job.id) or job.cancel_requested
+        if reason is not None:
+            self._cancels.setdefault(job.id, reason)
+
+    def _end_work(self, lease: Lease) -> None:
+        """The lane no longer runs the job; the store has its end, or that it waits again."""
+        if self._leases is not None:
+            self._leases.drop(lease)
+
+    def _lose(self, lease: Lease) -> None:
+        """Stop the work on a job that another process has."""
+        if self._runs(lease.job):
+            self._spawn(self._halt(lease.job.id))
+
+    def _is_lost(self, lease: Lease) -> bool:
+        return self._leases is not None and self._leases.is_lost(lease)
+
     async def _died(self, lease: Lease, code: FailureCode, message: str) -> None:
         """The process of a job died: the first time the job waits again, the second time it fails with `message`."""
         job = await self._surely(lambda: self._store.get(lease.job.id), "get")
@@ -199,6 +275,8 @@ class LaneRunner(ABC):
         """Put a job back to its place in the queue; end it where it was stopped meanwhile."""
         job_id = lease.job.id
         self._stops.end_work(job_id)
+        if self._is_lost(lease):
+            return self._end_work(lease)
 
         async def write() -> None:
             job = await self._store.get(job_id)
@@ -211,6 +289,7 @@ class LaneRunner(ABC):
 
         with suppress(JobDamaged, JobNotFound):  # there is no job to put back
             await self._surely(write, "release")
+        self._end_work(lease)
         self._cancels.pop(job_id, None)
         self._bus.end(job_id)
 
@@ -224,12 +303,18 @@ class LaneRunner(ABC):
         if isinstance(outcome, Cancelled):
             outcome = Cancelled(reason=self._cancels.get(job_id, outcome.reason))
         self._stops.end_work(job_id)
+        if self._is_lost(lease):
+            self._end_work(lease)
+            if self.running is None or self.running.id != job_id:  # a later attempt has files of the same job
+                await asyncio.to_thread(self._tidy, job_id)
+            return False
 
         def not_yet() -> None:
             if isinstance(outcome, Cancelled):
                 self._stops.end_later(job_id, outcome)
 
         committed, _ = await self._surely(lambda: self._store.commit(lease, outcome, *facts), "commit", not_yet)
+        self._end_work(lease)
         self._stops.forget(job_id)
         self._put_backs.pop(job_id, None)
         self._cancels.pop(job_id, None)

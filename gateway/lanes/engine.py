@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
-from typing import assert_never
 
 from engine.catalog import ModelSpec
 from engine.client import DeathReason, Engine, EngineDied, EngineStopped
@@ -25,7 +24,6 @@ from engine.protocol import (
     Drawn,
     Failed,
     Generate,
-    Load,
     ModelLoaded,
     PromptRead,
     Run,
@@ -39,9 +37,10 @@ from gateway.events.bus import EventBus
 from gateway.forecast import Forecaster
 from gateway.images.output import OutputFolder
 from gateway.jobs.job import Job, Outcome, Plans
-from gateway.jobs.plans import Download, EngineJob, Ocr
+from gateway.jobs.plans import Download, EngineJob, Ocr, part_count
 from gateway.lanes.base import LaneRunner
 from gateway.lanes.filing import Filed, Filing
+from gateway.lanes.leases import Leases
 from gateway.lanes.pending_stops import Stops
 from gateway.models.library import Library
 from gateway.private_files import write_private
@@ -84,12 +83,16 @@ class EngineLane(LaneRunner):
         held_jobs: Callable[[], frozenset[str]] = frozenset,
         storage: StorageHealth | None = None,
         stops: Stops | None = None,
+        leases: Leases | None = None,
+        accepts: Callable[[Job], Awaitable[bool]] | None = None,
     ) -> None:
         super().__init__(
             store=store,
             bus=bus,
             storage=storage or StorageHealth({"spool": Place(SPOOL, spool), "output": output.place}),
             stops=stops,
+            leases=leases,
+            accepts=accepts,
         )
         self._residency = residency
         self._unsaved: Run | None = None
@@ -125,6 +128,9 @@ class EngineLane(LaneRunner):
         self._cancels[job_id] = reason
         await self._engine.cancel(job_id)
 
+    async def _halt(self, job_id: str) -> None:
+        await self._engine.cancel(job_id)
+
     def skip(self, job_id: str) -> None:
         """Finish the current image as it is."""
         self._engine.skip(job_id)
@@ -133,7 +139,12 @@ class EngineLane(LaneRunner):
 
     def _claimant(self) -> WorkerInfo:
         """The worker that claims; jobs whose model or LoRAs are not downloaded yet are skipped."""
-        return replace(self._worker, models=self._claimable(), held_jobs=self._held_jobs() | self._stops.ids)
+        return replace(
+            self._worker,
+            models=self._claimable(),
+            held_jobs=self._held_jobs() | self._stops.ids,
+            loaded_model=None if self._leases is None else self._engine.status.loaded_model,
+        )
 
     @property
     def _is_ready(self) -> bool:
@@ -149,7 +160,7 @@ class EngineLane(LaneRunner):
 
     async def _do(self, lease: Lease) -> None:
         job = self.running = lease.job
-        self._bus.begin(job.id, _count(job.plan), job.first_undrawn)
+        self._bus.begin(job.id, part_count(job.plan), job.first_undrawn)
         command = await self._command(job)
         if isinstance(command, Failed):
             if (fault := await self._fault_behind(job.plan, command)) is not None:
@@ -157,9 +168,10 @@ class EngineLane(LaneRunner):
             return await self._end(lease, command)
         if self._unsaved is not None and _weights(self._unsaved) != _weights(command):
             await self._save_copy()
-        filing = Filing(self._store, self._output, self._spool, lease, _count(job.plan))
+        filing = Filing(self._store, self._output, self._spool, lease, part_count(job.plan))
         try:
-            outcome = Cancelled() if job.id in self._cancels else await self._draw(job, command, filing)
+            is_stopped = job.id in self._cancels or self._is_lost(lease)
+            outcome = Cancelled() if is_stopped else await self._draw(job, command, filing)
         except EngineDied as death:
             failure = await filing.recorded()
             is_crash_at_load = (death.phase, death.reason) == ("loading", "engine_crash")
@@ -382,19 +394,6 @@ class EngineLane(LaneRunner):
             for leftover in self._spool.iterdir():
                 if leftover.name.startswith(f"{job_id}."):
                     leftover.unlink(missing_ok=True)
-
-
-def _count(plan: Plans) -> int:
-    """The number of images to draw or pages to read; loading a model counts as one."""
-    match plan:
-        case Generate(seeds=seeds):
-            return len(seeds)
-        case Upscale() | Load() | Download():
-            return 1
-        case Ocr(count=count):
-            return count
-        case _:
-            assert_never(plan)
 
 
 def _weights(run: Run) -> tuple[str, str, int | None]:

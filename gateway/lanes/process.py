@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
+from collections.abc import Awaitable, Callable
 
 from engine.protocol import Cancelled, CancelReason, FailureCode
 from gateway.events.bus import EventBus
 from gateway.framing import ChildDied
-from gateway.jobs.job import Outcome
+from gateway.jobs.job import Job, Outcome
 from gateway.lanes.base import LaneRunner
+from gateway.lanes.leases import Leases
 from gateway.lanes.pending_stops import Stops
 from gateway.store.base import JobStore, Lease
 from gateway.store.folder_health import StorageHealth
@@ -22,9 +24,16 @@ class ChildLane(LaneRunner):
     """The lane of child processes: one job at a time, each one task; the job of a dead child is tried once more."""
 
     def __init__(
-        self, *, store: JobStore, bus: EventBus, storage: StorageHealth | None = None, stops: Stops | None = None
+        self,
+        *,
+        store: JobStore,
+        bus: EventBus,
+        storage: StorageHealth | None = None,
+        stops: Stops | None = None,
+        leases: Leases | None = None,
+        accepts: Callable[[Job], Awaitable[bool]] | None = None,
     ) -> None:
-        super().__init__(store=store, bus=bus, storage=storage, stops=stops)
+        super().__init__(store=store, bus=bus, storage=storage, stops=stops, leases=leases, accepts=accepts)
         self._work: asyncio.Task[Outcome] | None = None
 
     async def start(self) -> None:
@@ -43,6 +52,10 @@ class ChildLane(LaneRunner):
         self._cancels[job_id] = reason
         # A second cancel would interrupt the cleanup of the child.
         if not is_requested and self._work is not None and self.running is not None and self.running.id == job_id:
+            self._work.cancel()
+
+    async def _halt(self, job_id: str) -> None:
+        if self._work is not None and self.running is not None and self.running.id == job_id:
             self._work.cancel()
 
     @abstractmethod

@@ -17,6 +17,7 @@ from gateway.framing import ChildDied
 from gateway.jobs.facts import PageRead
 from gateway.jobs.job import Outcome
 from gateway.jobs.plans import Ocr
+from gateway.lanes.leases import Leases
 from gateway.lanes.pending_stops import Stops
 from gateway.lanes.process import ChildLane
 from gateway.ocr.checkers import Checkers
@@ -50,8 +51,9 @@ class OcrLane(ChildLane):
         inputs: Callable[[str], Awaitable[bytes]],
         storage: StorageHealth | None = None,
         stops: Stops | None = None,
+        leases: Leases | None = None,
     ) -> None:
-        super().__init__(store=store, bus=bus, storage=storage, stops=stops)
+        super().__init__(store=store, bus=bus, storage=storage, stops=stops, leases=leases)
         self._options = options
         self._inputs = inputs
         self._reader = OcrClient(options)

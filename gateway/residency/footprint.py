@@ -9,6 +9,7 @@ from typing import Any, assert_never
 from engine.catalog import ModelSpec
 from engine.catalog.memory import decoding, encoders_gb
 from engine.protocol import Generate, Load, Upscale
+from gateway.jobs.job import Plans
 from gateway.jobs.plans import EngineJob
 
 GB = 1_000_000_000
@@ -38,6 +39,11 @@ class Footprint:
     @property
     def peak(self) -> int:
         return max(self.load, self.weights + self.image)
+
+
+def usual_bytes(plan: Plans, spec: ModelSpec) -> int:
+    """Bytes that a plan needs on a usual machine, of which nothing is known; 0 for a plan without a model in memory."""
+    return guess(plan, spec, disk_bytes=None, is_float32=False).peak if isinstance(plan, EngineJob) else 0
 
 
 def guess(

@@ -23,6 +23,7 @@ from gateway.store.base import JobStore
 
 log = logging.getLogger("gateway.residency")
 
+UNLIMITED = 2**62
 PEAKS, SET_ASIDE = "peaks", "quarantine"
 """Names under which the store has what was learned."""
 
@@ -40,6 +41,8 @@ class ResidencyOptions:
     """The device's expected limit, until the engine reports it."""
     decode_beside: bool | None = None
     """Whether an image may be decoded beside the next one; None: on a CPU."""
+    node: str = ""
+    """The node's name, where several share a store: each learns of its own device and folders."""
 
 
 class ResidencyManager:
@@ -65,12 +68,13 @@ class ResidencyManager:
         self.idle_unload_s = options.idle_unload_s
         self._device = device
         self._decode_beside = options.decode_beside
+        self._suffix = f" {options.node}" if options.node else ""
 
     async def start(self) -> None:
         """Read what was learned, and remove half-written copies of an earlier process."""
         await asyncio.to_thread(self.copies.sweep)
         for name, read in ((PEAKS, self._peaks.read_json), (SET_ASIDE, self._quarantine.read_json)):
-            text = await self._store.read_state(name)
+            text = await self._store.read_state(name + self._suffix)
             try:
                 if text is not None:
                     read(json.loads(text))
@@ -86,9 +90,17 @@ class ResidencyManager:
 
     async def _keep(self, name: str, text: str) -> None:
         try:
-            await self._store.save_state(name, text)
+            await self._store.save_state(name + self._suffix, text)
         except Exception:
             log.exception("%s could not be kept", name)
+
+    def admission_within(self, limit_bytes: Callable[[], int | None]) -> Admission:
+        """The admission of jobs to a memory of that many bytes; None: unknown, so that every job is admitted."""
+
+        def device() -> tuple[str | None, int]:
+            return self._device()[0], UNLIMITED if (limit := limit_bytes()) is None else limit
+
+        return Admission(self._library, device, self._peaks, is_set=True)
 
     # ---- before a job ----------------------------------------------------------------------------
 

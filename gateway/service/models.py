@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 
 from gateway.access.rights import Rights
 from gateway.downloads.tracker import Downloads
@@ -11,15 +11,15 @@ from gateway.errors import ModelKept
 from gateway.jobs.job import Job
 from gateway.jobs.origin import Origin
 from gateway.models.library import Library
-from gateway.ocr.lane import OcrLane
 from gateway.residency import ResidencyManager
 
 
 class ModelControl:
     """The management of models. Every method takes the owner that calls it; raises Forbidden without the right.
 
-    `loaded` is the model in the engine's memory, `unload` frees it; `running` is the job that the engine runs, and
-    `check_running` raises Unavailable once the gateway stops.
+    `loaded` is the model in this engine's memory, `loaded_anywhere` those in the memory of all nodes; `unload` frees
+    one of them, or each, `unload_reader` an OCR model. `running` is the job that this engine runs, and `check_running`
+    raises Unavailable once the gateway stops.
     """
 
     def __init__(
@@ -28,9 +28,10 @@ class ModelControl:
         library: Library,
         downloads: Downloads,
         residency: ResidencyManager,
-        reader: OcrLane,
         loaded: Callable[[], str | None],
-        unload: Callable[[], Awaitable[None]],
+        loaded_anywhere: Callable[[], Collection[str]],
+        unload: Callable[[str | None], Awaitable[None]],
+        unload_reader: Callable[[str], Awaitable[bool]],
         running: Callable[[], Job | None],
         check_running: Callable[[], None],
         rights: Rights,
@@ -38,8 +39,9 @@ class ModelControl:
         self._library = library
         self._downloads = downloads
         self._residency = residency
-        self._reader = reader
         self._loaded = loaded
+        self._loaded_anywhere = loaded_anywhere
+        self._unload_reader = unload_reader
         self._unload = unload
         self._running = running
         self._check_running = check_running
@@ -79,16 +81,16 @@ class ModelControl:
         The next job loads its own model. Raises: ModelNotFound, Unavailable.
         """
         self._rights.check(owner, "unload")
-        loaded = self._loaded()
-        if model is not None and self._library.find(model).name != loaded:
-            return False
-        await self._unload()
-        return loaded is not None
+        name = None if model is None else self._library.find(model).name
+        was_loaded = any(name in (None, loaded) for loaded in self._loaded_anywhere())
+        if name is None or was_loaded:
+            await self._unload(name)
+        return was_loaded
 
     async def unload_reader(self, owner: str, model: str) -> bool:
         """Free the memory of an OCR model, between two jobs; returns whether it was loaded."""
         self._rights.check(owner, "unload")
-        return await self._reader.let_go(model)
+        return await self._unload_reader(model)
 
     async def clear_quarantine(self, model: str, owner: str) -> bool:
         """Clear the quarantine of a model; returns whether it was in quarantine.

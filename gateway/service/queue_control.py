@@ -19,7 +19,9 @@ log = logging.getLogger("gateway.service")
 
 
 class QueueControl:
-    """Control of the queue. `wake` starts the engine's lane; `stopped` jobs are not listed as waiting."""
+    """Control of the queue. `wake` starts the engine's lane; `stopped` jobs are not listed as waiting; `on_change` is
+    called after a pause or a move, for other processes.
+    """
 
     def __init__(
         self,
@@ -28,12 +30,14 @@ class QueueControl:
         wake: Callable[[], None],
         rights: Rights,
         stopped: Callable[[], frozenset[str]] = frozenset,
+        on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
         self._stopped = stopped
         self._positions = positions
         self._wake = wake
         self._rights = rights
+        self._on_change = on_change
 
     @property
     def paused(self) -> bool:
@@ -54,6 +58,7 @@ class QueueControl:
         log.info("paused" if paused else "resumed")
         self._wake()
         self._positions.invalidate_order()
+        self._on_change()
 
     async def move(
         self,
@@ -79,6 +84,7 @@ class QueueControl:
             raise JobNotWaiting
         await asyncio.shield(self._store.move(job_id, place))
         self._positions.invalidate_order()
+        self._on_change()
         return job
 
     async def waiting(self, *, owner: str | None = None, limit: int = 100, offset: int = 0) -> list[Job]:

@@ -24,7 +24,7 @@ def checks_of(service: JobService) -> list[tuple[str, Check]]:
     """The checks of every gateway, each with the name of its subject."""
 
     async def engine() -> str | None:
-        return None if service.engine.works else service.engine.reason
+        return await service.health.engine_fault()
 
     async def storage() -> str | None:
         fault = await service.health.storage_fault()

@@ -5,23 +5,57 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from gateway.images.output import OutputFolder
 from gateway.service.options import ServiceOptions
 from gateway.store.base import JobStore
+from gateway.store.shared import SharedStore
 
 log = logging.getLogger("gateway.retention")
 
 LOOK_EVERY_S = 86400.0
+TURN = "retention"
+"""The name under which the store has when which process cleaned up."""
+SETTLE_S = 0.5
+"""Seconds until whoever begins at the same moment has written its name."""
+TURN_RATIO = 0.9
+"""Of the period: processes do not wake at the same moment."""
 DELETED_AT_ONCE = 50
 UNUSED_INPUTS_S = 3600.0
 """Seconds for which an input is kept that no job names."""
 
 
+class Turn:
+    """Turns of several processes at what one of them does once in a period, by a state in their store.
+
+    Two that begin together both write their names, and the one that wrote last has the turn.
+    """
+
+    def __init__(self, store: SharedStore) -> None:
+        self._store = store
+
+    async def take(self, every_s: float) -> bool:
+        """Whether this process does it now: nobody has within most of the period."""
+        at, _, _ = (await self._store.read_state(TURN) or "").partition(" ")
+        now = self._store.steady()
+        with suppress(ValueError):
+            if 0 <= now - float(at) < TURN_RATIO * every_s:
+                return False
+        mine = f"{now} {self._store.node_id}"
+        await self._store.save_state(TURN, mine)
+        await asyncio.sleep(SETTLE_S)
+        return await self._store.read_state(TURN) == mine
+
+
 class Retention:
     """The retention of a store and of the images of its jobs."""
 
-    def __init__(self, store: JobStore, output: OutputFolder, options: ServiceOptions) -> None:
+    def __init__(
+        self, store: JobStore, output: OutputFolder, options: ServiceOptions, shared: SharedStore | None = None
+    ) -> None:
+        """`shared` is the store where several processes use it, which take turns."""
+        self._turn = None if shared is None else Turn(shared)
         self._store = store
         self._output = output
         self._options = options
@@ -44,12 +78,21 @@ class Retention:
             await asyncio.sleep(self._options.retention_every_s)
 
     async def once(self) -> None:
-        """Run each duty once; one that fails does not prevent the others."""
+        """Run each duty once; one that fails does not prevent the others. Of several processes one runs them."""
+        if self._turn is not None and not await self._has_turn(self._turn):
+            return
         for name, duty in self._duties.items():
             try:
                 await duty()
             except Exception:
                 log.exception("%s failed", name)
+
+    async def _has_turn(self, turn: Turn) -> bool:
+        try:
+            return await turn.take(self._options.retention_every_s)
+        except Exception:
+            log.exception("whose turn it is to clean up cannot be read")
+            return False
 
     async def _look_over(self) -> None:
         """Check all records: at once, then once a day."""

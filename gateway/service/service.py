@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Coroutine, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
 from engine.catalog import ModelSpec
 from engine.child_notes import ChildNotes
-from engine.client import Engine, EngineStatus, EngineStopped
+from engine.client import Engine, EngineStatus
 from engine.clock import patience
 from engine.protocol import CancelReason, Generate, MemoryCheck
 from gateway.downloads.lane import NetworkLane
 from gateway.downloads.tracker import Downloads
 from gateway.errors import (
+    InsufficientMemory,
     JobDamaged,
     JobNotEnded,
     JobNotFound,
@@ -28,16 +29,18 @@ from gateway.errors import (
     Unavailable,
 )
 from gateway.events.bus import Event, EventBus
-from gateway.events.positions import QueuePositions
+from gateway.events.positions import KEPT_AS, QueuePositions
 from gateway.events.streams import watch
 from gateway.first_of import first_of
+from gateway.fleet.node import Node, NodeState, SeenNode
+from gateway.fleet.reports import Reports
 from gateway.forecast import Forecaster
 from gateway.images.decoder import CheckedImage, ImageDecoder
 from gateway.images.input_files import KeptInputs
 from gateway.images.output import OutputFolder
 from gateway.jobs.job import Job, JobEvent, NewJob, Priority, State
 from gateway.jobs.origin import Origin
-from gateway.jobs.plans import Download, EngineJob, Lane, lane_of
+from gateway.jobs.plans import LANES, Download, EngineJob, Lane, lane_of
 from gateway.jobs.resolve import Adjustment, GenerationRequest
 from gateway.jobs.resolve_upscale import UpscaleRequest
 from gateway.lanes.base import LaneRunner
@@ -48,18 +51,24 @@ from gateway.ocr.client import OcrOptions
 from gateway.ocr.lane import OcrLane
 from gateway.ocr.request import OcrRequest
 from gateway.residency import ResidencyManager, ResidencyOptions, Shortage
+from gateway.residency.footprint import usual_bytes
 from gateway.round_robin import Share
+from gateway.service.engines import Engines
 from gateway.service.events import JobEvents
+from gateway.service.fleet import Fleet, FleetOptions, NodeStatus
 from gateway.service.hang_ups import wait_until_unneeded
 from gateway.service.health import ServiceHealth
 from gateway.service.inputs import InputControl
 from gateway.service.models import ModelControl
 from gateway.service.options import ServiceOptions
+from gateway.service.own_node import DRAINING, NAME, OwnNode
 from gateway.service.planner import Planned, Planner
 from gateway.service.queue_control import QueueControl
 from gateway.service.retention import Retention
-from gateway.store.base import DamagedRecord, JobFilter, JobStore, Stats
+from gateway.service.workers import WorkerControl
+from gateway.store.base import DamagedRecord, JobFilter, JobStore, Stats, WorkerInfo
 from gateway.store.folder_health import storage_of
+from gateway.store.shared import SharedStore
 
 __all__ = ["JobService", "ServiceOptions"]
 
@@ -68,6 +77,10 @@ log = logging.getLogger("gateway.service")
 STORE_ANSWER_S = 10.0
 """Seconds until a stop that the store has not recorded is remembered in memory."""
 
+
+SETTLE_S = 0.5
+MISSED_S = 5.0
+"""Seconds after which a gateway has a model brought for jobs that another one has accepted."""
 
 SPARED = Adjustment(param="low_ram", asked=None, used="true", reason="the picture fits into memory only so")
 
@@ -87,7 +100,10 @@ class JobService:
         ocr: OcrOptions | None = None,
         residency: ResidencyOptions | None = None,
         decoder: ImageDecoder | None = None,
+        shared: SharedStore | None = None,
+        node: FleetOptions | None = None,
     ) -> None:
+        """`shared` is the store, where several processes use it; `node` is this one among them."""
         self.library = library
         self.output = output
         self._store = store
@@ -97,6 +113,7 @@ class JobService:
         self._bus = EventBus()
         self._bus.listen(_log_event)
         self._stops = Stops(store)
+        self._lanes: dict[Lane, LaneRunner] = {}
         self._files = KeptInputs(store, decoder or ImageDecoder())
         self.storage = storage_of(output.place, spool, library.models_dir)
         self.residency = ResidencyManager(
@@ -105,13 +122,42 @@ class JobService:
             device=lambda: (engine.status.device, engine.status.memory_limit_bytes),
             options=residency or ResidencyOptions(models_dir=library.models_dir),
         )
+        self._own_node = OwnNode(
+            store, library, lambda: self._lanes, lambda: engine.status, lambda: self.health.blocked_here("engine")
+        )
+        self._reports = Reports(self._own_node.read if shared is None else shared.nodes)
         self._forecaster = Forecaster(
             self._spec_of,
             lambda: engine.status.loaded_model,
             weights_of=library.weights,
             is_down=lambda: engine.status.state == "down",
             due_in=lambda: self.downloads.progress.due(),
+            own_id=lambda: NAME if shared is None else shared.node_id,
+            nodes=self._reports.nodes,
+            runs=lambda job_id: self.fleet is None or job_id in self.fleet.leases.job_ids,
+            needed_bytes=None if shared is None else usual_bytes,
         )
+        self.fleet = None
+        if shared is not None and node is not None:
+            self.fleet = Fleet(
+                shared,
+                node,
+                bus=self._bus,
+                library=library,
+                residency=self.residency,
+                forecaster=self._forecaster,
+                lanes=lambda: self._lanes,
+                status=self._node_status,
+                brings=lambda model, loras: self.downloads.brings(model, loras),
+                on_download=lambda job_id, fact: self.downloads.publish_of(job_id, fact),
+                bring_missing=self._bring_missing,
+                sweep=self._sweep,
+                on_roster=self._on_roster,
+                on_queue=lambda: self._positions.invalidate_order(),
+                on_skip=lambda job_id: self.engines.skip_here(job_id),
+                on_unload=lambda model: self._spawn(self.engines.unload_here(model)),
+            )
+        runs, leases = (LANES, None) if self.fleet is None else (self.fleet.options.lanes, self.fleet.leases)
         self._positions = QueuePositions(
             store,
             self._bus,
@@ -119,6 +165,7 @@ class JobService:
             options.places_every_s,
             blocked=lambda lane: self.health.blocked(lane),
             downloading=lambda job: self.downloads.progress.newest(job),
+            kept_as=KEPT_AS if node is None else f"{KEPT_AS} {node.name}",
         )
         self.downloads = Downloads(
             store=store,
@@ -130,6 +177,10 @@ class JobService:
             fall_back=options.fall_back_to_main,
             rights=options.rights,
             wake=lambda: self._lane.wake(),
+            elsewhere=None if self.fleet is None else self.fleet.has,
+            has_lora=(lambda *_: False) if self.fleet is None else self.fleet.roster.has_lora,
+            is_on_disk=None if "engine" in runs else lambda _: False,
+            is_worker=self.fleet is not None and self.fleet.options.kind == "worker",
         )
         self._lane = EngineLane(
             store=store,
@@ -141,10 +192,12 @@ class JobService:
             spool=spool,
             forecaster=self._forecaster,
             residency=self.residency,
-            claimable=self.downloads.claimable,
-            held_jobs=self.downloads.held_jobs,
+            claimable=self.downloads.claimable if self.fleet is None else lambda: None,
+            held_jobs=lambda: self.downloads.held_jobs() | self._held("engine"),
             storage=self.storage,
             stops=self._stops,
+            leases=leases,
+            accepts=None if self.fleet is None else self.fleet.accepts,
         )
         network = NetworkLane(
             store=store,
@@ -156,6 +209,9 @@ class JobService:
             stops=self._stops,
             notes=options.notes,
             fall_back=options.fall_back_to_main,
+            held_jobs=lambda: self._held("network"),
+            leases=leases,
+            accepts=None if self.fleet is None else self.fleet.accepts,
         )
         reader = OcrLane(
             store=store,
@@ -164,29 +220,50 @@ class JobService:
             inputs=self._files.whole,
             storage=self.storage,
             stops=self._stops,
+            leases=leases,
         )
-        self._lanes: dict[Lane, LaneRunner] = {lane.lane: lane for lane in (self._lane, reader, network)}
+        self._reader = reader
+        self._lanes |= {lane.lane: lane for lane in (self._lane, reader, network) if lane.lane in runs}
+        self.engines = Engines(engine, self._lane, reader, self.fleet, is_own="engine" in runs)
         self._planner = Planner(library, self.downloads, reader, options)
         self.health = ServiceHealth(
-            store, self.storage, self._lanes, lambda: engine.status, self._stops, options.rights
+            store,
+            self.storage,
+            self._lanes,
+            lambda: self.engine,
+            self._stops,
+            options.rights,
+            self._works_elsewhere,
+            draining=lambda: DRAINING if (self.fleet or self._own_node).is_draining else None,
+        )
+        self.workers = WorkerControl(
+            self._reports,
+            drain=self._own_node.drain if shared is None else shared.drain,
+            see=self.see,
+            image_s=self._image_s,
+            rights=options.rights,
+            on_change=self._positions.invalidate_order,
         )
         self.events = JobEvents(store, self._bus, self._positions, self._forecaster, self.health.blocked)
         self.inputs = InputControl(
             store, self._files, self.storage, bounds=options.inputs, min_free_bytes=options.min_free_bytes
         )
-        self.queue = QueueControl(store, self._positions, self._lane.wake, options.rights, lambda: self._stops.ids)
+        self.queue = QueueControl(
+            store, self._positions, self._lane.wake, options.rights, lambda: self._stops.ids, self._publish_queue_change
+        )
         self.models = ModelControl(
             library=library,
             downloads=self.downloads,
             residency=self.residency,
-            reader=reader,
             loaded=lambda: engine.status.loaded_model,
-            unload=self._unload,
-            running=self.running,
+            loaded_anywhere=lambda: self.engines.loaded_models,
+            unload=self.engines.unload,
+            unload_reader=self.engines.unload_reader,
+            running=lambda: self._lane.running,
             check_running=self._check_running,
             rights=options.rights,
         )
-        self._retention = Retention(store, output, options)
+        self._retention = Retention(store, output, options, shared)
         self._starting: asyncio.Task[None] | None = None
         self._leaving: asyncio.Task[None] | None = None
         self._has_started = False
@@ -214,22 +291,35 @@ class JobService:
     async def _start(self) -> None:
         for job in await self._store.open(self._bus.publish, self._lose):
             log.info("recovered as %s", job.state, extra={"job": job.id})
-            await asyncio.to_thread(self.output.sweep, job.id, {image.file for image in job.images})
+            await asyncio.to_thread(self._sweep, job)
         await asyncio.to_thread(self.storage.look)
-        if self._options.notes is not None:  # the store is locked, so no other gateway has children recorded there
+        if self._options.notes is not None:  # the folder is locked, so no other process has children recorded there
             await asyncio.to_thread(ChildNotes(self._options.notes).kill_leftovers)
         await self._positions.start()
         await self.residency.start()
+        if self.fleet is not None:
+            await self.fleet.start()
+            self._spawn(self.fleet.run(), name="fleet")
         await self.downloads.start()
+        if self.fleet is None:
+            await self._own_node.start()
+            if self._own_node.is_draining:
+                await self.workers.nodes()
         for lane in self._lanes.values():
             await lane.start()
-        self._spawn(self._retention.run())
+        if self.fleet is None or self.fleet.options.kind == "gateway":
+            self._spawn(self._retention.run())
         self._spawn(self._positions.run())
         self._has_started = True
 
     @property
     def is_stopping(self) -> bool:
         return self._stopping
+
+    async def drain(self) -> None:
+        """Take no more jobs from the queue, and wait until the jobs that run in this process have ended."""
+        if self.fleet is not None:
+            await self.fleet.drain()
 
     async def stop(self) -> None:
         """Accept no more jobs, put the running one back into the queue, stop the engine. No job is lost."""
@@ -239,6 +329,8 @@ class JobService:
         await self._stops.close()
         if self._has_started:
             await self._positions.keep()
+        if self.fleet is not None:
+            await self.fleet.close()
         await self._files.close()
         await self._store.close()
 
@@ -258,7 +350,7 @@ class JobService:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         lanes = (lane.stop() for lane in self._lanes.values())
-        await asyncio.gather(*lanes, self.downloads.stop())
+        await asyncio.gather(*lanes, self._reader.stop(), self.downloads.stop())
 
     # ---- submit --------------------------------------------------------------------------------------
 
@@ -307,15 +399,22 @@ class JobService:
     def _admitted(self, plan: EngineJob, may_spare: bool) -> tuple[EngineJob, Shortage | None]:
         """The admitted plan, with low_ram where only that fits, and its lack of memory. Blocks. Raises: as `admit`."""
         spec = self.library.find(plan.model)
+        admission = self.residency.admission if self.fleet is None else self.fleet.admission
         if may_spare and isinstance(plan, Generate):
-            plan = self.residency.admission.spared(plan, spec)
-        return plan, self.residency.admit(plan, spec)
+            plan = admission.spared(plan, spec)
+        return plan, self.residency.admit(plan, spec) if self.fleet is None else admission.check(plan, spec)
 
     async def _with_admission(self, new: NewJob, may_spare: bool) -> NewJob:
         """The job, admitted to memory, with its adjustments. Raises: as `admit`."""
         if not isinstance(new.plan, EngineJob):
             return new
-        plan, short = await asyncio.to_thread(self._admitted, new.plan, may_spare)
+        try:
+            plan, short = await asyncio.to_thread(self._admitted, new.plan, may_spare)
+        except InsufficientMemory:
+            if self.fleet is None:
+                raise
+            await self.fleet.refresh()  # a larger node may have come a moment ago
+            plan, short = await asyncio.to_thread(self._admitted, new.plan, may_spare)
         if plan is not new.plan:
             new = replace(new, plan=plan, adjustments=(*new.adjustments, SPARED))
         if plan.memory == "try":  # an earlier attempt of the same job may have another text
@@ -329,12 +428,17 @@ class JobService:
         self._check_priority(new.owner, new.priority)
         if isinstance(new.plan, Download):
             self._rights.check(new.owner, "pull")
-        places = self._lanes[lane_of(new.plan)].places
+        lane = self._lanes.get(lane_of(new.plan))
+        places = () if lane is None else lane.places
         check = asyncio.ensure_future(self.storage.check(places, least_free_bytes=self._options.min_free_bytes))
         try:
             new = await self._with_admission(new, may_spare)
         finally:
             await check  # a folder at fault is the more urgent error
+        if self.fleet is not None and planned.missing is None and isinstance(new.plan, EngineJob):
+            spec = self.library.find(new.plan.model)
+            if await self.fleet.lacks(new.plan) and self.downloads.must_come(spec, new.owner):
+                planned = replace(planned, missing=spec)
         if not planned.waits:
             await self.downloads.refuse_until_here(planned.missing, planned.loras, new.owner)
         try:
@@ -349,12 +453,14 @@ class JobService:
 
         An idle lane claims the job in the same transaction, unless it waits for downloads.
         """
-        new, lane = planned.new, self._lanes[lane_of(planned.new.plan)]
+        new, lane = planned.new, self._lanes.get(lane_of(planned.new.plan))
         is_complete = planned.missing is None and not planned.loras.loras
-        with self.downloads.hold(new.id, planned.loras) as hold, lane.reserved() as worker:
+        if self.fleet is not None and lane is not None and is_complete:
+            is_complete = await self.fleet.is_own(new.id, new.plan)
+        with self.downloads.hold(new.id, planned.loras) as hold, _reserved(lane) as worker:
             submitted = await self._store.submit(new, self._options.bounds, worker if is_complete else None)
             job = hold.keep_for(submitted.job)
-            if submitted.lease is not None:
+            if submitted.lease is not None and lane is not None:
                 lane.give(submitted.lease)
         return await self.downloads.start_for(job, planned.missing, planned.loras, new.owner)
 
@@ -366,13 +472,6 @@ class JobService:
     def _check_running(self) -> None:
         if self._stopping:
             raise Unavailable("The gateway is stopping.", retry_after_s=5)
-
-    async def _unload(self) -> None:
-        """Free the memory of the loaded model, between two jobs. Raises: Unavailable."""
-        try:
-            await self._engine.unload()
-        except EngineStopped:
-            raise Unavailable("The gateway is stopping.", retry_after_s=5) from None
 
     # ---- watch, list and cancel ----------------------------------------------------------------------
 
@@ -413,16 +512,39 @@ class JobService:
         except ModelNotFound:
             return None
 
+    def _image_s(self, node: Node) -> float | None:
+        if node.loaded_model is None:
+            return None
+        return self._forecaster.image_s(node.loaded_model, None if self._is_own_node(node) else node)
+
+    def _is_own_node(self, node: Node) -> bool:
+        return self.fleet is None or node.id == self.fleet.roster.own.id
+
     async def stats(self) -> Stats:
         return await self._store.stats()
 
-    def running(self) -> Job | None:
-        """The job that the engine runs now."""
-        return self._lane.running
+    def running(self, owner: str | None = None, protocol: str | None = None) -> Job | None:
+        """As `Engines.running`."""
+        return self.engines.running(owner, protocol)
 
     @property
     def engine(self) -> EngineStatus:
-        return self._engine.status
+        """As `Engines.status`."""
+        return self.engines.status
+
+    async def shared_state(self, name: str, make: Callable[[], str]) -> str:
+        """A text that all processes of a store have, made by the first that asks."""
+        text = await self._store.read_state(name)
+        if text is None:
+            await self._store.save_state(name, make())
+            await asyncio.sleep(SETTLE_S)  # of several that ask at the same time, the last one has made it
+            text = await self._store.read_state(name)
+            assert text is not None, "it was saved"
+        return text
+
+    def steady(self) -> float:
+        """As `JobStore.steady`."""
+        return self._store.steady()
 
     def watch(self, job_id: str, after: int = 0) -> AsyncGenerator[Event, None]:
         """As `gateway.events.streams.watch`."""
@@ -457,6 +579,7 @@ class JobService:
         return await self.ended(job_id)
 
     async def _cancel(self, job_id: str, reason: CancelReason) -> None:
+        lane: LaneRunner | None
         for lane in self._lanes.values():
             if lane.running is not None and lane.running.id == job_id:
                 await lane.cancel(job_id, reason)  # before the write: the disk may be slow or full
@@ -467,7 +590,7 @@ class JobService:
             job = await self._store.get(job_id)
             if job.state is not None and not job.state.terminal:
                 self._stops.remember(job_id, reason)
-        if job.state is State.RUNNING:
+        if job.state is State.RUNNING and self.fleet is None:  # else its lane has the event, wherever it is
             await self._lanes[lane_of(job.plan)].cancel(job_id, reason)
 
     def is_stored(self, job: Job) -> bool:
@@ -476,7 +599,7 @@ class JobService:
 
     def skip(self, job_id: str) -> None:
         """Finish the current image of a running job as it is, and continue with the next one."""
-        self._lane.skip(job_id)
+        self.engines.skip(job_id)
 
     def abandon(self, job: Job) -> None:
         """The client that waited for this job has disconnected (R-09): stop the job, as soon as no client watches it.
@@ -497,13 +620,57 @@ class JobService:
         """As `JobStore.age_s`."""
         return self._store.age_s(date)
 
+    # ---- other nodes ---------------------------------------------------------------------------------
+
+    def _works_elsewhere(self, lane: Lane) -> bool:
+        return self.fleet is not None and self.fleet.roster.works(lane)
+
+    def _held(self, lane: Lane) -> frozenset[str]:
+        return frozenset() if self.fleet is None else self.fleet.held_jobs(lane)
+
+    def _node_status(self) -> NodeStatus:
+        engine = self._engine.status
+        if "engine" not in self._lanes:
+            return NodeStatus("ready" if self._has_started else "starting")
+        fault = self.health.blocked_here("engine") or next(iter(self.health.faults.values()), None)
+        down: NodeState = "down" if engine.state == "down" or engine.works else "starting"
+        return NodeStatus(
+            state="ready" if fault is None else down,
+            reason=fault,
+            device=engine.device,
+            memory_limit_bytes=self.residency.admission.limit_bytes,
+            loaded_model=engine.loaded_model,
+            costs=self._forecaster.costs_text,
+        )
+
+    def _on_roster(self) -> None:
+        """The nodes have reported."""
+        assert self.fleet is not None
+        own, others = self.fleet.roster.own, self.fleet.roster.others
+        self._reports.update([SeenNode(own, 0.0, self.fleet.is_draining), *others])
+        self._positions.invalidate()
+
+    async def _bring_missing(self) -> None:
+        if self._has_started:
+            await self.downloads.bring_missing(MISSED_S)
+
+    def _publish_queue_change(self) -> None:
+        if self.fleet is not None:
+            self.fleet.publish_queue_change()
+
     # ---- internal ------------------------------------------------------------------------------------
+
+    def _sweep(self, job: Job) -> None:
+        """Remove the files that a crash left of a job. Blocks."""
+        self.output.sweep(job.id, {image.file for image in job.images}, job.attempt)
 
     def _lose(self, record: DamagedRecord) -> None:
         """Forget a job whose record was damaged and set aside: end its streams, and begin the next job."""
         self._bus.drop(record.job_id)
         self._positions.forget(record.job_id)
         self.downloads.forget(record.job_id)
+        if self.fleet is not None:
+            self.fleet.forget(record.job_id)
         for lane in self._lanes.values():
             lane.wake()
 
@@ -515,6 +682,16 @@ class JobService:
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+@contextmanager
+def _reserved(lane: LaneRunner | None) -> Iterator[WorkerInfo | None]:
+    """As `LaneRunner.reserved`; None where this process does not run the lane."""
+    if lane is None:
+        yield None
+        return
+    with lane.reserved() as worker:
+        yield worker
 
 
 async def _settled(end: asyncio.Future[Job | None]) -> None:

@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 from engine.catalog import CATALOG, EMBEDDED
 from gateway.jobs.limits import Limits
 from gateway.lazy_model import LazyModel
-from gateway.machine import total_bytes
+from gateway.machine import host_name, total_bytes
 from gateway.ocr.packages import MODEL as READER
 from gateway.settings.checks import check_commits, check_model, clip
 from gateway.settings.values import (
@@ -232,6 +232,38 @@ class QueueSettings(Section):
     )
 
 
+LaneName = Literal["engine", "ocr", "network"]
+LANE_NAMES: tuple[LaneName, ...] = ("engine", "ocr", "network")
+NodeName = Annotated[str, Field(pattern=re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z"))]
+LabelText = Annotated[str, Field(min_length=1, max_length=64)]
+
+
+class WorkerSettings(Section):
+    name: NodeName | None = Field(
+        default=None, description="Name of this process among those that share store.url; null: the host's name."
+    )
+    lanes: tuple[LaneName, ...] = Field(
+        default=LANE_NAMES,
+        description="What this process runs of engine, ocr and network (downloads); []: nothing, it only serves.",
+    )
+    labels: dict[NodeName, LabelText] = Field(
+        default={}, description="Labels of this process in lists of workers: {name: text}."
+    )
+    lease_s: Annotated[float, Field(ge=1, le=3600)] = Field(
+        default=20, description="Seconds of silence after which another worker takes over a job."
+    )
+    drain_s: Annotated[float, Field(ge=0, le=86400)] = Field(
+        default=600,
+        description="Seconds in which running jobs may end when a worker is stopped; then they wait again.",
+    )
+
+    @model_validator(mode="after")
+    def _each_lane_once(self) -> WorkerSettings:
+        if len(set(self.lanes)) != len(self.lanes):
+            raise ValueError("lanes: each lane is named once")
+        return self
+
+
 class RetentionSettings(Section):
     days: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
         default=7, description="Days after which inputs and events of finished jobs are deleted."
@@ -383,6 +415,9 @@ class Settings(LazyModel):
     )
     store: StoreSettings = Field(default_factory=StoreSettings, description="Storage of jobs and inputs.")
     queue: QueueSettings = Field(default_factory=QueueSettings, description="Limits of the queue.")
+    worker: WorkerSettings = Field(
+        default_factory=WorkerSettings, description="This process among several that share store.url."
+    )
     retention: RetentionSettings = Field(default_factory=RetentionSettings, description="Retention of jobs and images.")
     engine: EngineSettings = Field(
         default_factory=EngineSettings, description="The engine process, which generates images."
@@ -420,6 +455,25 @@ class Settings(LazyModel):
                 raise ValueError(f"ocr.models.{clip(name)}: there is another model of that name")
         check_model("ocr.default", self.ocr.default, set(self.ocr.models) | {READER})
         return self
+
+    @property
+    def node_name(self) -> str:
+        """The name of this process among those that share a job store."""
+        return self.worker.name or host_name()
+
+    def check_worker(self) -> None:
+        """Raises: SettingsError if this process cannot be a worker."""
+        if self.store.url is None:
+            raise SettingsError(
+                "a worker needs the job store of its gateways: set store.url (--store) to postgresql://..., as theirs"
+            )
+        if not self.worker.lanes:
+            raise SettingsError("worker.lanes: a worker without lanes would do nothing; name engine, ocr or network")
+
+    def check_lanes(self) -> None:
+        """Raises: SettingsError if jobs would never run, because no other process can have them."""
+        if self.store.url is None and set(self.worker.lanes) != set(LANE_NAMES):
+            raise SettingsError("worker.lanes: without store.url there are no workers, so a gateway runs all lanes")
 
     def check_bind(self) -> None:
         """Raises: SettingsError if other machines could connect without a key (S-01)."""

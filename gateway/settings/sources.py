@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from engine.catalog import CATALOG
 from gateway import __version__
+from gateway.fleet.node import NodeKind
 from gateway.settings.checks import clip
 from gateway.settings.model import Settings, SettingsError, fields_of, keys
 
@@ -32,12 +33,12 @@ PASSWORD = re.compile(r"//[^@/]*@")
 """User and password in an address."""
 
 
-def load_settings(argv: Sequence[str], env: Mapping[str, str]) -> Settings:
+def load_settings(argv: Sequence[str], env: Mapping[str, str], kind: NodeKind = "gateway") -> Settings:
     """The settings of this start: `config.yaml` or --config, then `env`, then `argv` (without the program's name).
 
     Raises: SettingsError. SystemExit(0) for --help and --version.
     """
-    arguments = _parser().parse_args(list(argv))
+    arguments = (_parser() if kind == "gateway" else _worker_parser()).parse_args(list(argv))
     path = arguments.config or (DEFAULT_FILE if DEFAULT_FILE.exists() else None)
     layers = {
         "command line": _from_arguments(arguments),
@@ -53,7 +54,11 @@ def load_settings(argv: Sequence[str], env: Mapping[str, str]) -> Settings:
         )
     except ValidationError as error:
         raise SettingsError("; ".join(_sentence(line, layers) for line in error.errors())) from None
-    settings.check_bind()
+    if kind == "gateway":
+        settings.check_bind()
+        settings.check_lanes()
+    else:
+        settings.check_worker()
     return settings
 
 
@@ -78,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="mflux-gateway",
         description="One address for every image client. Options that are not given come from the environment, "
         "then from config.yaml, then from the defaults in config.yaml.example.",
-        epilog="Commands: serve (this one), generate, queue, jobs, cancel, models, loras, doctor. "
+        epilog="Commands: serve (this one), worker, generate, queue, jobs, cancel, models, loras, doctor. "
         "mflux-gateway COMMAND --help shows their options; --install-completion adds them to your shell.",
         allow_abbrev=False,
     )
@@ -97,10 +102,37 @@ def _parser() -> argparse.ArgumentParser:
     add("--output-dir", metavar="FOLDER", help="folder for images (default: ./output)")
     add("--models-dir", metavar="FOLDER", help="folder for models (default: ./models)")
     add("--data-dir", metavar="FOLDER", help="folder for the job database (default: ./data)")
+    add("--store", metavar="URL", help="job store of several gateways and workers, postgresql://... (default: SQLite)")
+    add("--files", metavar="URL", help="where images and inputs are kept: a folder, or s3://bucket/prefix")
     add("--backend", help="mlx, or fake for developing clients without a model")
     add("--log-level", metavar="LEVEL", help="DEBUG, INFO, WARNING or ERROR")
     add("--allow-open", action="store_true", default=None, help="allow other machines to connect without a key")
     add("--keys-file", metavar="FILE", help='file with a line "name key" for each client, mode 0600')
+    add("--version", action="version", version=f"mflux-gateway {__version__}")
+    return parser
+
+
+def _worker_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="mflux-gateway worker",
+        description="Run jobs of a queue that gateways fill, without any port of its own. Options that are not given "
+        "come from the environment, then from config.yaml, then from the defaults in config.yaml.example.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--store", metavar="URL", help="address of the job store, postgresql://user@host/database")
+    add("--files", metavar="URL", help="where images and inputs are kept: a folder, or s3://bucket/prefix")
+    add("--name", help="name of this worker (default: the host's name)")
+    add("--lanes", metavar="NAMES", help="what it runs, of engine,ocr,network (default: all)")
+    add("--label", action="append", metavar="NAME=TEXT", help="a label in lists of workers; repeatable")
+    add("--memory-gb", metavar="GB", help="memory for models and images (default: what the device has)")
+    add("--models-dir", metavar="FOLDER", help="folder for models (default: ./models)")
+    add("--output-dir", metavar="FOLDER", help="folder for images that the gateways read, too (default: ./output)")
+    add("--data-dir", metavar="FOLDER", help="folder for temporary files (default: ./data)")
+    add("--quantize", metavar="BITS", help="bits to quantise models to at load: 3, 4, 5, 6 or 8")
+    add("--config", type=Path, metavar="FILE", help="settings file (default: ./config.yaml if it exists)")
+    add("--backend", help="mlx, or fake for developing clients without a model")
+    add("--log-level", metavar="LEVEL", help="DEBUG, INFO, WARNING or ERROR")
     add("--version", action="version", version=f"mflux-gateway {__version__}")
     return parser
 
@@ -117,20 +149,37 @@ _ARGUMENTS = {
     "log_level": ("log", "level"),
     "allow_open": ("access", "allow_open"),
     "keys_file": ("access", "keys_file"),
+    "store": ("store", "url"),
+    "files": ("files", "url"),
+    "name": ("worker", "name"),
+    "memory_gb": ("engine", "memory_gb"),
 }
 
 
 def _from_arguments(arguments: argparse.Namespace) -> dict[str, Any]:
     layer: dict[str, Any] = {}
     for name, (section, key) in _ARGUMENTS.items():
-        value = getattr(arguments, name)
+        value = getattr(arguments, name, None)
         if value is not None:
             layer.setdefault(section, {})[key] = value
-    if arguments.model is not None:
-        layer.setdefault("models", {}).update(_default_model(arguments.model, arguments.base_model))
-    elif arguments.base_model is not None:
+    if getattr(arguments, "lanes", None) is not None:
+        lanes = [name.strip() for name in arguments.lanes.split(",")]
+        layer.setdefault("worker", {})["lanes"] = [name for name in lanes if name]
+    if getattr(arguments, "label", None) is not None:
+        layer.setdefault("worker", {})["labels"] = dict(_label(text) for text in arguments.label)
+    model, like = getattr(arguments, "model", None), getattr(arguments, "base_model", None)
+    if model is not None:
+        layer.setdefault("models", {}).update(_default_model(model, like))
+    elif like is not None:
         raise SettingsError("--base-model needs --model FOLDER")
     return layer
+
+
+def _label(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise SettingsError(f"--label {clip(text)} must look like name=text")
+    return name, value
 
 
 def _default_model(name_or_folder: str, like: str | None) -> dict[str, Any]:

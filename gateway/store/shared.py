@@ -19,6 +19,9 @@ OnMessage = Callable[[str], None]
 class SharedStore(JobStore, Protocol):
     """A job store for several processes. Its time is the database's; a lease belongs to the process that claimed."""
 
+    node_id: str
+    """The id of this process, from `open` on; recorded with the jobs that it runs, and the attached ones it submits."""
+
     async def announce(self, node: Node) -> bool:
         """Report this process, every few seconds; returns whether the operator has asked it to drain."""
         ...

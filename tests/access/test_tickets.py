@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.access.tickets import LIVES_S, MOST, PASS_LIVES_S, Opened, Tickets
+from gateway.access.tickets import LIVES_S, MOST, PASS_LIVES_S, Opened, SharedTickets, Tickets
 from tests.support.live import Live, live
 from tests.support.native import SMALL, client_of, read, submit
 
@@ -190,3 +190,75 @@ def test_the_seventeenth_stream_of_a_client_is_refused_and_others_are_not(tmp_pa
         assert next(read(other, "/events"))["event"] == "snapshot"
         for stream in opened:
             stream.close()  # type: ignore[attr-defined]
+
+
+# ---- of several gateways ---------------------------------------------------------------------------
+
+
+def _gateways(clock: Clock, count: int = 2) -> list[SharedTickets]:
+    """Gateways that tell each other which tickets were used."""
+    gateways: list[SharedTickets] = []
+    for _ in range(count):
+
+        def on_use(digest: str, own: int = len(gateways)) -> None:
+            for number, gateway in enumerate(gateways):
+                if number != own:
+                    gateway.note_used(digest)
+
+        gateways.append(SharedTickets(b"secret", clock, on_use))
+    return gateways
+
+
+def test_ticket_of_one_gateway_is_valid_once_at_any_other() -> None:
+    clock = Clock()
+    one, two = _gateways(clock)
+    ticket = one.give("key:me", "/a")
+    opened = two.open(ticket, "/a", {})
+    assert opened is not None
+    assert opened.owner == "key:me"
+    assert [gateway.open(ticket, "/a", {}) for gateway in (one, two)] == [None, None]
+    late, elsewhere = one.give("key:me", "/a"), one.give("key:me", "/a")
+    assert two.open(elsewhere, "/b", {}) is None
+    assert one.open(elsewhere, "/a", {}) is None, "used up"
+    clock.now += LIVES_S
+    assert two.open(late, "/a", {}) is None
+
+
+def test_pass_of_one_gateway_reopens_the_stream_at_another() -> None:
+    clock = Clock()
+    one, two = _gateways(clock)
+    ticket = one.give("key:me", "/a")
+    opened = one.open(ticket, "/a", {})
+    assert opened is not None
+    assert opened.cookie is not None
+    name, _, value = opened.cookie.decode().partition(";")[0].partition("=")
+    for path, cookies, owner in (
+        ("/a", {name: value}, "key:me"),
+        ("/b", {name: value}, None),
+        ("/a", {name: "x"}, None),
+    ):
+        again = two.open(ticket, path, cookies)
+        assert (None if again is None else again.owner) == owner
+    clock.now += PASS_LIVES_S + 2 * LIVES_S
+    assert two.open(ticket, "/a", {name: value}) is None
+
+
+@pytest.mark.parametrize("change", ["x{}", "{}x", "{}.", "", ".", "é.{}", "{}\udcff", "a.b.c"])
+def test_altered_or_respelt_ticket_opens_nothing(change: str) -> None:
+    clock = Clock()
+    (one,) = _gateways(clock, 1)
+    ticket = one.give("key:me", "/a")
+    assert one.open(ticket, "/a", {}) is not None
+    encoded, _, signature = ticket.partition(".")
+    for altered in (
+        change.format(ticket),
+        f"{encoded}=.{signature}",
+        f"{encoded}!.{signature}",
+        f"{encoded}\n.{signature}",
+    ):
+        assert one.open(altered, "/a", {}) is None
+    assert SharedTickets(b"another", clock).open(ticket, "/a", {}) is None
+    many = SharedTickets(b"secret", clock)
+    for _ in range(MOST + 10):
+        many.open(one.give("key:me", "/a"), "/a", {})
+    assert len(many._used) <= MOST

@@ -78,7 +78,7 @@ def run(
 
     def typed(*words: str) -> tuple[int, str, str]:
         with pytest.raises(SystemExit) as left:
-            main(words, serve)
+            main(words, {"serve": serve})
         return (int(left.value.code or 0), *capsys.readouterr())
 
     return typed
@@ -197,6 +197,21 @@ def test_cli_jobs_wait_in_a_paused_queue_and_can_be_moved_cancelled_and_resumed(
     assert ids[2] in run("jobs")[1]
 
 
+def test_cli_workers_are_listed_drained_and_resumed(run: Any) -> None:
+    assert re.search("gateway +(ready|starting)", run("workers")[1])
+    assert [row["name"] for row in json.loads(run("workers", "--json")[1])] == ["gateway"]
+    assert run("workers", "drain", "gateway")[1] == "gateway begins no more jobs; nothing runs there.\n"
+    try:
+        shown = run("workers")[1]
+        assert "draining" in shown
+        assert "gateway: This worker takes no more jobs" in shown
+        code, _, err = run("workers", "drain", "no body")
+        assert (code, "No worker of this name" in err) == (1, True)
+    finally:
+        assert run("workers", "resume", "gateway")[1] == "gateway runs jobs again.\n"
+    assert "draining" not in run("workers")[1]
+
+
 def test_cli_output_contains_no_terminal_control_codes_from_job_texts(run: Any, running: Live) -> None:
     job = submit(running, prompt="\x1b[2J[bold]red\x07\nFAKE")
     for words in (("jobs",), ("jobs", job), ("queue",)):
@@ -313,7 +328,7 @@ def test_cli_api_key_is_read_from_the_environment(slow: Live, monkeypatch: pytes
     for key, code in (("", 1), (KEY, 0)):
         monkeypatch.setenv("MFLUX_GATEWAY_KEY", key)
         with pytest.raises(SystemExit) as left:
-            main(["jobs", "--url", slow.url], serve)
+            main(["jobs", "--url", slow.url], {"serve": serve})
         assert left.value.code == code
         assert ("MFLUX_GATEWAY_KEY" in capsys.readouterr().err) == bool(code)
 

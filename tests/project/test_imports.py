@@ -21,7 +21,9 @@ CLIENT_USERS = (
     "engine/client",
     "gateway/app.py",
     "gateway/service/service.py",
+    "gateway/service/engines.py",
     "gateway/service/health.py",
+    "gateway/service/own_node.py",
     "gateway/lanes/engine.py",
 )
 ENGINE_SEEN = {

@@ -32,6 +32,7 @@ from gateway.service.options import ServiceOptions
 from gateway.service.per_owner import PerOwner
 from gateway.service.queue_control import QueueControl
 from gateway.service.service import JobService
+from gateway.service.workers import WorkerControl
 from tests.support.live import Live
 from tests.support.native import ended, put_weights
 from tests.support.sdapi import an_image
@@ -99,6 +100,10 @@ TABLE: dict[tuple[str, str], dict[str, Said]] = {
     ("unload", "xinference"): {"DELETE /v1/models/{uid}": {"at": "flux2-tiny"}},
     ("clear_quarantine", "native"): {"DELETE /api/v1/models/{model_id}/quarantine": {"at": "flux2-tiny"}},
     ("pause", "native"): {"POST /api/v1/queue/pause": {}, "POST /api/v1/queue/resume": {}},
+    ("drain", "native"): {
+        "POST /api/v1/workers/{name}/drain": {"at": "gateway"},
+        "POST /api/v1/workers/{name}/resume": {"at": "gateway"},
+    },
     ("raise_priority", "native"): {
         "POST /api/v1/generate": {"json": {**SMALL, "model": "flux2-tiny", "priority": "high"}},
         "POST /api/v1/upscale": {"json": {"image": PICTURE, "model": BIGGER, "priority": "high"}},
@@ -229,13 +234,21 @@ def test_a_client_without_key_or_right_is_refused_in_one_sentence(
 @pytest.mark.parametrize("role", ["boss", "anybody"])
 def test_operators_have_all_rights_and_without_keys_all_clients_have(stage: Stage, role: str) -> None:
     """All at once: those who wait for one download wait together."""
-    asked = [(route, said) for routes in TABLE.values() for route, said in routes.items() if "pause" not in route]
+    asked = [
+        (route, said)
+        for routes in TABLE.values()
+        for route, said in routes.items()
+        if not {"pause", "drain", "resume"} & {*route.split("/")}
+    ]
     with ThreadPoolExecutor(len(asked)) as pool:
         answers = list(pool.map(lambda row: stage.ask(role, *row), asked))
     for (route, _), answer in zip(asked, answers, strict=True):
         assert answer.status_code not in (401, 403, 405, 422), (route, answer.text)
     assert stage.ask(role, "POST /api/v1/queue/pause", {}).json() == {"paused": True}
     assert stage.ask(role, "POST /api/v1/queue/resume", {}).json() == {"paused": False}
+    for word, is_draining in (("drain", True), ("resume", False)):
+        answer = stage.ask(role, f"POST /api/v1/workers/{{name}}/{word}", {"at": "gateway"})
+        assert answer.json()["draining"] is is_draining
 
 
 @pytest.mark.parametrize("role", ["user", "boss", "anybody"])
@@ -355,17 +368,21 @@ METHODS = {
     "models.clear_quarantine": {"clear_quarantine"},
     "queue.pause": {"pause"},
     "queue.resume": {"pause"},
+    "workers.drain": {"drain"},
+    "workers.resume": {"drain"},
     "downloads.need": {"pull"},
 }
 """What adapters call to have a deed done, and which; `cancel` of a route that reaches own jobs only is none."""
 HARMLESS = {
     JobService: "start stop begin_stop get see list_jobs hide stats running engine watch ended skip abandon "
-    "retain_once is_stored is_stopping age_s",
+    "retain_once is_stored is_stopping age_s drain shared_state steady",
     JobEvents: "listen watch_all watchers progress forecast forecast_record waits_for",
     InputControl: "keep size_bytes png renew",
-    ServiceHealth: "faults blocked storage_fault check_store damaged damaged_records unstored_stops clock_jumps",
+    ServiceHealth: "faults blocked blocked_here engine_fault storage_fault check_store damaged damaged_records "
+    "unstored_stops clock_jumps",
     QueueControl: "paused move waiting running depth position",
     ModelControl: "",
+    WorkerControl: "nodes views",
 }
 """What is neither a deed nor one of `METHODS`, or asks whose job it is."""
 
@@ -373,7 +390,7 @@ HARMLESS = {
 def test_every_method_that_needs_a_right_takes_the_owner() -> None:
     """A new method of these is a deed, or is said to be none."""
     rooms = {JobService: "", QueueControl: "queue.", ModelControl: "models."}
-    rooms |= {JobEvents: "events.", InputControl: "inputs.", ServiceHealth: "health."}
+    rooms |= {JobEvents: "events.", InputControl: "inputs.", ServiceHealth: "health.", WorkerControl: "workers."}
     for room, prefix in rooms.items():
         public = {name for name, _ in inspect.getmembers(room) if not name.startswith("_")}
         deeds = {
@@ -475,7 +492,7 @@ def _reach(graph: dict[Function, tuple[set[Function], set[str]]], start: Functio
 def _graph() -> dict[Function, tuple[set[Function], set[str]]]:
     """Each function of the adapters: which of the others it names, and which of METHODS it calls."""
     graph = {}
-    service = re.compile(r"(?:^|\.)service(?:_of\(request\))?\.((?:models\.|queue\.|downloads\.)?\w+)$")
+    service = re.compile(r"(?:^|\.)service(?:_of\(request\))?\.((?:models\.|queue\.|workers\.|downloads\.)?\w+)$")
     for file in sorted((ROOT / "adapters").rglob("*.py")):
         module = ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         tree = ast.parse(file.read_text())

@@ -3,6 +3,7 @@
 import { drawingOf } from "./api.js";
 import { $, toast } from "./dom.js";
 import * as feed from "./feed.js";
+import * as fleet from "./fleet.js";
 import { inputs } from "./inputs.js";
 import * as keep from "./keep.js";
 import * as make from "./make.js";
@@ -73,7 +74,7 @@ function keys() {
 }
 
 function polling() {
-  setInterval(() => { if (!document.hidden && feed.linkNow() === "live") { void watch.look(); void models.look(); } }, POLL_MS);
+  setInterval(() => { if (!document.hidden && feed.linkNow() === "live") { void watch.look(); void models.look(); void fleet.look(); } }, POLL_MS);
 }
 
 views();
@@ -84,6 +85,7 @@ watch.begin();
 keep.begin();
 stage.begin();
 models.begin();
+fleet.begin();
 feed.begin();
 polling();
 const ready = make.begin();
