@@ -126,7 +126,7 @@ class Fleet:
         folder = self.folder / name
         values: dict[str, dict[str, Any]] = {
             "engine": {"backend": self._backend},
-            "models": {"default": "flux2-tiny", "auto_download": False},
+            "models": {"default": "flux2-tiny", "auto_download": False, "steps_as_sent": True},
             "store": {"url": self.url, "data_dir": str(folder / "data"), "min_free_gb": 0},
             "generation": {"output_dir": str(self.output), "previews": False},
             "worker": {"name": name, "lease_s": self._lease_s, **({} if port is None else {"lanes": []})},

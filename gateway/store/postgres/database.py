@@ -17,7 +17,7 @@ import psycopg
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
 from gateway.errors import StorageFault, StorageFull
-from gateway.store.postgres.connection import PostgresConnection, Row, connected, parameters, quoted
+from gateway.store.postgres.connection import PostgresConnection, Row, connected, literal, parameters, quoted
 from gateway.store.postgres.schema import DIALECT, bring_up_to_date
 
 T = TypeVar("T")
@@ -172,11 +172,8 @@ class PostgresDatabase:
         is_new = self._connection is None or self._connection.closed
         connection = self._writing()
         try:
-            with connection.pipeline():
-                connection.execute("BEGIN")
-                connection.execute("SELECT pg_advisory_xact_lock(hashtext($1))", (self.channel,))
-                cursor = connection.execute(NOW_AND_COUNTERS)
-            counters = cursor.fetchall()
+            lock = f"SELECT pg_advisory_xact_lock(hashtext({literal(self.channel)}))"
+            counters = _last_rows(connection, f"BEGIN; {lock}; {NOW_AND_COUNTERS}")
         except GONE:
             connection.close()
             if is_new:
@@ -190,9 +187,8 @@ class PostgresDatabase:
         def look() -> None:
             try:
                 connection = self._writing()
-                connection.execute(BEGIN_READ)
                 try:
-                    counters = connection.execute(NOW_AND_COUNTERS).fetchall()
+                    counters = _last_rows(connection, f"{BEGIN_READ}; {NOW_AND_COUNTERS}")
                     numbers = {row["name"]: row["seq"] for row in counters}
                     self._begun(PostgresConnection(connection, DIALECT, numbers), counters[0]["now"])
                 finally:
@@ -248,6 +244,17 @@ class PostgresDatabase:
 
     async def _on(self, pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(pool, work)
+
+
+def _last_rows(connection: psycopg.Connection[Row], sql: str) -> list[Row]:
+    """The rows of the last of several statements, which go to the server at once.
+
+    No pipeline: after one, PostgreSQL 15 does not end a transaction in which nothing happens.
+    """
+    cursor = connection.execute(sql.encode())
+    while cursor.nextset():
+        pass
+    return cursor.fetchall()
 
 
 def fault_of(error: Exception) -> StorageFault:
