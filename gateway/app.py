@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.exceptions import HTTPException
 from starlette.middleware.exceptions import ExceptionMiddleware
@@ -23,12 +23,15 @@ from gateway.access.rights import Rights
 from gateway.asgi import App, Receive, Scope, Send
 from gateway.context import Core
 from gateway.errors import GatewayError, MethodNotAllowed, Misplaced, NotFound
+from gateway.files.base import FilesRefused
+from gateway.files.folder import Folder
+from gateway.files.shared import IMAGES, SharedFiles, shared_files_at
 from gateway.http.adapter import Adapter
 from gateway.http.heap import HeapTrim
 from gateway.http.openapi import Group, Operation
 from gateway.http.paths import canonical_path, nearest
 from gateway.images.codec import ImageDecoder
-from gateway.images.output import OutputFolder
+from gateway.images.output import OutputFolder, image_folder
 from gateway.models.library import Library
 from gateway.models.lora_repositories import HubCollection, HubLora
 from gateway.models.loras import LoraLibrary
@@ -39,14 +42,24 @@ from gateway.residency.default import best_that_fits
 from gateway.residency.device import default_cache_bytes, expected
 from gateway.service.readiness import checks_of
 from gateway.service.service import JobService, ServiceOptions
-from gateway.settings import Settings
+from gateway.settings import Settings, SettingsError
 from gateway.startup_app import live, plain_error
 from gateway.store.base import Bounds, InputBounds
+from gateway.store.blobs import blob_folder
+from gateway.store.folder_health import place_of
 from gateway.store.sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
+
+    from gateway.files.s3 import S3Options
 
 
 def build_core(settings: Settings) -> Core:
-    """Build the parts of one gateway; starts and opens nothing. Raises: ModelNotFound for an unknown default model."""
+    """Build the parts of one gateway; starts and opens nothing.
+
+    Raises: ModelNotFound for an unknown default model; SettingsError for a place of files that cannot be used.
+    """
     device = expected()
     if (memory_bytes := _bytes(settings.engine.memory_gb)) is not None:
         device = replace(device, limit_bytes=memory_bytes)
@@ -59,8 +72,9 @@ def build_core(settings: Settings) -> Core:
         loras=_loras(settings),
         hub={name: HubModel(model.repo, model.like, model.revision) for name, model in settings.models.hub.items()},
     )
+    shared = _shared_files(settings)
     output = OutputFolder(
-        settings.generation.output_dir.resolve(),
+        settings.generation.output_dir.resolve() if shared is None else shared.images,
         signs=settings.generation.sign_pictures,
         infotexts=settings.generation.write_infotexts,
         shares=settings.generation.share_pictures,
@@ -71,7 +85,7 @@ def build_core(settings: Settings) -> Core:
     decoder = ImageDecoder()
     service = JobService(
         decoder=decoder,
-        store=SqliteStore(data, lookahead=engine.lookahead),
+        store=SqliteStore(data, lookahead=engine.lookahead, inputs=None if shared is None else shared.inputs),
         engine=Engine(
             EngineOptions(
                 backend=engine.backend,
@@ -110,8 +124,17 @@ def build_core(settings: Settings) -> Core:
             vision=settings.ocr.models,
             notes=_notes(settings),
         ),
+        input_place=None if shared is None else place_of(shared.inputs),
     )
-    core = Core(settings=settings, service=service, library=library, output=output, decoder=decoder, device=device)
+    core = Core(
+        settings=settings,
+        service=service,
+        library=library,
+        output=output,
+        decoder=decoder,
+        device=device,
+        shared_files=shared,
+    )
     service.events.listen(core.metrics.on_event)
     for subject, check in checks_of(service):
         core.readiness.add(subject, check)
@@ -121,6 +144,40 @@ def build_core(settings: Settings) -> Core:
 
     core.readiness.add("The reading of files", file_pool)
     return core
+
+
+def _shared_files(settings: Settings) -> SharedFiles | None:
+    """The shared places of files; None where this gateway has folders of its own. Raises: SettingsError."""
+    files = settings.files
+    if files.url is None:
+        return None
+
+    def folder_of(part: str, folder: Path) -> Folder:
+        if part == IMAGES:
+            return image_folder(folder, opens=settings.generation.share_pictures, is_shared=True)
+        return blob_folder(folder, is_shared=True)
+
+    def options() -> S3Options:
+        from gateway.files.s3 import S3Options
+
+        return S3Options(
+            endpoint=files.endpoint,
+            region=files.region,
+            access_key_id=_revealed(files.access_key_id),
+            secret_access_key=_revealed(files.secret_access_key),
+            allow_http=files.allow_http,
+            ca_file=files.ca_file,
+            timeout_s=files.timeout_s,
+        )
+
+    try:
+        return shared_files_at(files.url, folder_of, options)
+    except FilesRefused as error:
+        raise SettingsError(f"files.url: {error}") from None
+
+
+def _revealed(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()
 
 
 def _loras(settings: Settings) -> LoraLibrary:

@@ -59,7 +59,7 @@ from gateway.service.planner import Planned, Planner
 from gateway.service.queue_control import QueueControl
 from gateway.service.retention import Retention
 from gateway.store.base import DamagedRecord, JobFilter, JobStore, Stats
-from gateway.store.folder_health import storage_of
+from gateway.store.folder_health import Probe, storage_of
 
 __all__ = ["JobService", "ServiceOptions"]
 
@@ -87,7 +87,9 @@ class JobService:
         ocr: OcrOptions | None = None,
         residency: ResidencyOptions | None = None,
         decoder: ImageDecoder | None = None,
+        input_place: Probe | None = None,
     ) -> None:
+        """`input_place`: where the store has its inputs, if not beside `spool`."""
         self.library = library
         self.output = output
         self._store = store
@@ -98,7 +100,7 @@ class JobService:
         self._bus.listen(_log_event)
         self._stops = Stops(store)
         self._files = KeptInputs(store, decoder or ImageDecoder())
-        self.storage = storage_of(output.place, spool, library.models_dir)
+        self.storage = storage_of(output.place, spool, library.models_dir, input_place)
         self.residency = ResidencyManager(
             store=store,
             library=library,
@@ -214,7 +216,9 @@ class JobService:
     async def _start(self) -> None:
         for job in await self._store.open(self._bus.publish, self._lose):
             log.info("recovered as %s", job.state, extra={"job": job.id})
-            await asyncio.to_thread(self.output.sweep, job.id, {image.file for image in job.images})
+            with suppress(StorageFault):  # what is left is small, and counts for the quota
+                files = {image.file for image in job.images}
+                await self.output.run(self.output.sweep, job.id, files, job.attempt)
         await asyncio.to_thread(self.storage.look)
         if self._options.notes is not None:  # the store is locked, so no other gateway has children recorded there
             await asyncio.to_thread(ChildNotes(self._options.notes).kill_leftovers)

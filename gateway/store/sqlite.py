@@ -27,6 +27,7 @@ from gateway.errors import (
     QueueFull,
     StorageFault,
 )
+from gateway.files.base import Files
 from gateway.jobs.facts import CancelRequested, Requeued, RequeueReason, Started
 from gateway.jobs.job import Job, JobEvent, NewJob, Outcome, State, StateFacts
 from gateway.jobs.order import RoundRobinState, Standing, Waiting, moved
@@ -77,13 +78,17 @@ class SqliteStore:
         *,
         elapsed: Callable[[], float] | None = None,
         lookahead: int = 0,
+        inputs: Files | None = None,
     ) -> None:
-        """`clock` gives the date and may jump; `elapsed` only increases; a test clock given alone serves as both."""
+        """`clock` gives the date and may jump; `elapsed` only increases; a test clock given alone serves as both.
+
+        `inputs`: where inputs are stored that several processes use; None: in `folder`.
+        """
         self._clock = StoreClock(clock, elapsed or (time.monotonic if clock is time.time else clock))
         self._database = Database(folder, self._written)
         self._line = QueueIndex(lookahead)
         self._records = GuardedDatabase(self._database, self._clock, self._line, self._begin)
-        self._inputs = Inputs(folder / "blobs", self._clock, self._records)
+        self._inputs = Inputs(inputs or folder / "blobs", self._clock, self._records)
         self._prompts = PromptIndex(folder)
         self._news: list[tuple[Job, JobEvent]] = []
         """Events of the current transaction, sent when it is on disk."""
