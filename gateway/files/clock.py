@@ -42,11 +42,16 @@ class PlaceClock:
 
     def now(self) -> float:
         """What the place's clock shows now. Raises: as `read`."""
-        with self._lock:
-            if (last := self._reading) is None or self._is_old(last):
-                self.note(self.read())
-                last = self._reading
-            assert last is not None
+        last = self._reading
+        # One thread reads it anew, which may take long; others go on with the old reading, if there is one.
+        if (last is None or self._is_old(last)) and self._lock.acquire(blocking=last is None):
+            try:
+                if self._reading is last:
+                    self.note(self.read())
+            finally:
+                self._lock.release()
+        last = self._reading
+        assert last is not None
         return last.there + self._elapsed() - last.elapsed
 
     def _is_old(self, last: _Reading) -> bool:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
@@ -46,6 +46,7 @@ METADATA_HOST = "169.254.169.254"
 """Machines of a cloud give keys at this address, which obstore asks where it has none."""
 PROBE = "probe"
 PROBE_BYTES = 64
+PROBE_MOST_BYTES = 64 * 2**20
 FULL = frozenset({"XMinioStorageFull", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "InsufficientCapacity"})
 REFUSED = frozenset({"401", "403"})
 _STATUS = re.compile(r"status code: (\d{3})")
@@ -98,26 +99,22 @@ class Bucket:
         self._silent_at: float | None = None
         self._written_at: float | None = None
         self._told = ""
+        self._is_prepared = False
         self.is_conditional: bool | None = None
         """Whether the storage knows conditional writes; None: not tried yet."""
         self.clock = PlaceClock(self._read_clock)
+        self.threads = ThreadPoolExecutor(THREADS, thread_name_prefix="files")
+        self.heads = ThreadPoolExecutor(HEADS, thread_name_prefix="file heads")
         try:
             self.store = S3Store(address.bucket, prefix=address.prefix or None, **_config(options))
         except (*_ERRORS, ValueError):
             raise FilesRefused("the bucket cannot be used with these settings and AWS_* variables") from None
 
-    @cached_property
-    def threads(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(THREADS, thread_name_prefix="files")
-
-    @cached_property
-    def heads(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(HEADS, thread_name_prefix="file heads")
-
     def prepare(self) -> None:
         """Check that the bucket takes files; one that does not answer may do so later. Raises: FilesRefused."""
-        if self._is_trusted:
+        if self._is_prepared:
             return
+        self._is_prepared = True
         try:
             self._probe()
         except _ERRORS as error:
@@ -125,6 +122,7 @@ class Bucket:
             if METADATA_HOST in str(error):
                 sentence = f"{name} needs a key: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
             elif not answer.is_final:
+                self._silent_at = time.monotonic()
                 return self._tell(answer, "the bucket of files")
             elif answer.status == "404":
                 sentence = f"there is no bucket {self.address.bucket}"
@@ -146,25 +144,25 @@ class Bucket:
         log.warning("the storage knows no conditional writes (If-None-Match): a file is looked for before it is made")
         return False
 
-    def check(self, place: str) -> None:
-        """Check that the bucket takes files. Raises: StorageFault."""
-        if not self._is_trusted:
-            self.call(place, self._probe, rests=False)
+    def check(self, place: str, count: int) -> None:
+        """Check that the bucket takes `count` bytes. Raises: StorageFault."""
+        if count > PROBE_BYTES or not self._is_trusted:
+            self.call(place, self._probe, min(count, PROBE_MOST_BYTES), rests=False)
 
     @property
     def _is_trusted(self) -> bool:
         """Whether a write succeeded just now, and no call has failed since."""
         return self._written_at is not None and time.monotonic() - self._written_at < TRUSTED_S
 
-    def _probe(self) -> None:
-        self.clock.note(self._read_clock())
+    def _probe(self, count: int = 0) -> None:
+        self.clock.note(self._read_clock(count))
         if self.is_conditional is None:
             self.is_conditional = self._knows_conditions()
         self.written()
 
-    def _read_clock(self) -> float:
-        """What the storage's clock shows. Raises: obstore's errors."""
-        self.store.put(PROBE, os.urandom(PROBE_BYTES), use_multipart=False)
+    def _read_clock(self, count: int = 0) -> float:
+        """What the storage's clock shows when it has taken `count` bytes. Raises: obstore's errors."""
+        self.store.put(PROBE, os.urandom(max(PROBE_BYTES, count)), use_multipart=False)
         return self.store.head(PROBE)["last_modified"].timestamp() + 0.5  # it has whole seconds
 
     def call(self, place: str, call: Callable[..., T], *args: Any, rests: bool = True, **named: Any) -> T:
@@ -186,10 +184,11 @@ class Bucket:
     def _fail(self, place: str, answer: _Answer) -> NoReturn:
         """Raises: StorageFault."""
         self._written_at = None
-        if not answer.is_final:
+        is_full = answer.code in FULL or answer.status == "507"
+        if not answer.is_final and not is_full:
             self._silent_at = time.monotonic()
         self._tell(answer, place)
-        if answer.code in FULL or answer.status == "507":
+        if is_full:
             raise StorageFull(f"There is no room left in {place}.")
         if not answer.status:
             raise StorageFault(f"{_capital(place)} does not answer.")
@@ -225,7 +224,7 @@ class S3Files:
         self._bucket.prepare()
 
     def check(self, count: int = 0) -> None:
-        self._bucket.check(self.place)
+        self._bucket.check(self.place, count)
 
     def put(self, key: str, data: bytes, *, create: bool = False) -> None:
         path = self._path(key)
@@ -236,6 +235,9 @@ class S3Files:
         is_taken = False
         try:
             self._call(put, mode="create" if create and self._bucket.is_conditional is not False else "overwrite")
+        except StorageFull as full:
+            full.needed_bytes = len(data)
+            raise
         except AlreadyExistsError:
             is_taken = True  # perhaps by an earlier try of this call, whose answer was lost
         if is_taken and not self._is_there(key, data):

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import secrets
 import sqlite3
 from functools import partial
 from pathlib import Path
 
 from gateway.files.base import Files
-from gateway.store import blob_owners, damage, queries
+from gateway.store import blob_owners, damage, queries, rows
 from gateway.store.base import InputBounds
 from gateway.store.blobs import BlobFiles, Blobs, blob_folder, name_of
 from gateway.store.clock import StoreClock
 from gateway.store.guarded import GuardedDatabase
 from gateway.store.shared_blobs import SharedBlobs
+
+log = logging.getLogger("gateway.store")
+
+STORE_ID = "id of the store"
 
 
 class Inputs:
@@ -56,8 +62,22 @@ class Inputs:
     async def size(self, sha256: str) -> int:
         return await self._run(self._blobs.size, sha256)
 
+    async def _are_ours(self) -> bool:
+        """Whether the jobs of this store, and of no other, use the blobs."""
+        blobs = self._blobs
+        if not isinstance(blobs, SharedBlobs):
+            return True
+        store = await self._records.read(lambda db: rows.stored_text(db, STORE_ID))
+        if store is None:
+            made = store = secrets.token_hex(16)
+            await self._records.write(lambda db: rows.store_text(db, STORE_ID, made))
+        if await self._run(blobs.belong_to, store):
+            return True
+        log.warning("unused inputs are not removed: another job store has its inputs in the same place")
+        return False
+
     async def drop_unused(self, grace_s: float) -> int:
-        if not await self._run(self._blobs.are_there):
+        if not await self._run(self._blobs.are_there) or not await self._are_ours():
             return 0
         began_at = self._clock.steady()
         before = began_at - grace_s

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from gateway.disk import telling
 from gateway.errors import StorageFault
-from gateway.files.base import Files, FileStat
+from gateway.files.base import Files, FileStat, KeyTaken
 from gateway.store.blobs import checked
 from gateway.store.folder_health import place_of
 
@@ -23,6 +23,8 @@ RENEWED_S = 1200.0
 """Age of a copy from which its blob gets another one when it is stored again; unused copies stay that much longer."""
 NAME_CHARS = 64
 TRIES = 5
+STORE = "store"
+"""Key of the file with the id of the job store whose jobs use the blobs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,18 @@ class SharedBlobs:
         raise StorageFault
 
     def are_there(self) -> bool:
-        return next(self._files.list(), None) is not None
+        return any(len(key) > NAME_CHARS for key, _ in self._files.list())
+
+    def belong_to(self, store: str) -> bool:
+        """Whether the jobs of this store use the blobs: of the first one that asked, and no other.
+
+        A store does not know the jobs of another one, whose blobs are all unused to it. Raises: StorageFault.
+        """
+        try:
+            self._files.put(STORE, store.encode(), create=True)
+        except KeyTaken:
+            return False
+        return True
 
     def drop_unused(self, used: Collection[str], grace_s: float, most_s: float | None = None) -> int:
         """As `BlobFiles.drop_unused`; copies that have younger ones are removed by the same rule, and not counted."""

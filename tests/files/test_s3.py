@@ -12,7 +12,7 @@ import httpx
 import pytest
 from obstore.exceptions import GenericError
 
-from gateway.errors import StorageFault
+from gateway.errors import StorageFault, StorageFull
 from gateway.files.address import BucketAddress, FolderAddress, check_endpoint, parse_address
 from gateway.files.base import FilesRefused, KeyTaken
 from gateway.files.s3 import REST_S, Bucket, S3Files, S3Options
@@ -249,6 +249,28 @@ def test_storage_without_conditional_writes_is_looked_at_before_a_file_is_made(
     with pytest.raises(KeyTaken):
         files.put("a", b"y", create=True)
     assert files.get("a") == b"x"
+
+
+def test_full_bucket_is_checked_with_as_many_bytes_as_were_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    files, room = files_at(storage(), new_bucket()), 1000
+    put = type(files._bucket.store).put
+
+    def limited(store: object, path: str, data: bytes, **given: Any) -> object:
+        if len(data) > room:
+            raise GenericError("status code: 507 <Code>XMinioStorageFull</Code>")
+        return put(store, path, data, **given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(files._bucket.store), "put", limited)
+    place = place_of(files)
+    with pytest.raises(StorageFull) as full:
+        files.put("a", bytes(5000))
+    assert full.value.needed_bytes == 5000
+    files.put("b", b"x")
+    place.needed_bytes = full.value.needed_bytes
+    assert isinstance(place.probe().fault, StorageFull)
+    room = 10_000
+    assert place.probe().fault is None
+    files.put("a", bytes(5000))
 
 
 def test_healthy_bucket_is_not_written_for_every_probe() -> None:

@@ -14,8 +14,10 @@ from gateway.files.base import Files, FileStat, KeyTaken
 from gateway.images.output import OutputFolder, image_folder
 from gateway.store.blobs import blob_folder, name_of
 from gateway.store.shared_blobs import RENEWED_S, SharedBlobs
+from gateway.store.sqlite import SqliteStore
 from tests.files.test_files import bucket_at
 from tests.support.s3 import new_bucket
+from tests.support.store import opened
 
 HOUR = 3600.0
 DATA = b"x" * 100
@@ -155,6 +157,24 @@ def test_blob_whose_copy_is_removed_while_it_is_read_is_read_from_the_younger_on
 
     monkeypatch.setattr(theirs, "get", overtaken)
     assert blobs_of(theirs).get(NAME) == DATA
+
+
+async def test_store_does_not_remove_the_inputs_of_another_one_in_the_same_place(make: Make, tmp_path: Path) -> None:
+    """They are all unused to it; the processes of one store are one, also after a restart."""
+    first, second = (lambda name=name: SqliteStore(tmp_path / name, inputs=make()) for name in ("first", "second"))
+    async with opened(first) as store:
+        name = await store.put_blob(DATA)
+        make().later(HOUR - 60)
+        assert await store.drop_unused_blobs(HOUR) == 0
+    make().later(2 * HOUR)
+    async with opened(second) as store:
+        await store.put_blob(b"other")
+        assert await store.drop_unused_blobs(HOUR) == 0
+        assert await store.blob(name) == DATA
+    async with opened(first) as store:
+        assert await store.drop_unused_blobs(-1.0) == 1
+        with pytest.raises(KeyError):
+            await store.blob(name)
 
 
 def test_processes_that_store_and_remove_the_same_blobs_lose_none(make: Make) -> None:

@@ -22,7 +22,12 @@ from tests.support.live import free_port
 KEY, SECRET = "AKIDEXAMPLEOFTESTS", "wJalrXUtnFEMIexampleOfTests"
 PAGE = 50
 """Objects of one page of a list; S3 itself has 1000."""
-SERVE = "import sys; from moto.server import main; main(['-H', '127.0.0.1', '-p', sys.argv[1]])"
+SERVE = """
+import os, sys, threading
+threading.Thread(target=lambda: os._exit(len(sys.stdin.read())), daemon=True).start()  # leaves with whoever started it
+from moto.server import main
+main(["-H", "127.0.0.1", "-p", sys.argv[1]])
+"""
 REFUSAL = (
     b"HTTP/1.1 403 Forbidden\r\nContent-Type: application/xml\r\nContent-Length: 63\r\nConnection: close\r\n\r\n"
     b"<Error><Code>AccessDenied</Code><Message>No.</Message>  </Error>"
@@ -34,11 +39,13 @@ def storage() -> str:
     """The address of moto's storage, started with the first call and ended with this process."""
     port = free_port()
     command = [sys.executable, "-c", SERVE, str(port)]
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     environment = {**os.environ, "MOTO_S3_DEFAULT_MAX_KEYS": str(PAGE)}
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, **quiet, env=environment)
 
     def end() -> None:
-        process.kill()
+        assert process.stdin is not None
+        process.stdin.close()
         process.wait()
 
     atexit.register(end)
