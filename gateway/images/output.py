@@ -176,18 +176,18 @@ class OutputFolder:
     def jobs_there(self) -> frozenset[str]:
         """Ids of jobs that may still have an image on disk. Raises: StorageFault."""
         self._check_there()
-        if self.files.root is None or self.files.is_shared:  # the clock that dates a shared folder is not ours
-            return frozenset(name[:ID_CHARS] for name, _ in self.files.list() if name[ID_CHARS:].endswith(".png"))
+        if self.files.root is None:
+            return _jobs_of(name for name, _ in self.files.list())
         with telling(self.place.name):
             if not self.folder.is_dir():  # it was removed, and is created again with the next image
                 return frozenset()
             changed_ns = self.folder.stat().st_mtime_ns
             if self._listed is None or self._listed[0] != changed_ns:
-                jobs = frozenset(
-                    name[:ID_CHARS] for name in os.listdir(self.folder) if name[ID_CHARS:].endswith(".png")
-                )
-                # A change in the same tick as the listing would not change the modification time.
-                self._listed = (changed_ns if time.time_ns() - changed_ns > TICK_NS else 0, jobs)
+                jobs = _jobs_of(os.listdir(self.folder))
+                # A change in the same tick as the listing would not change the modification time; of a shared folder
+                # it is another clock's.
+                is_old = not self.files.is_shared and time.time_ns() - changed_ns > TICK_NS
+                self._listed = (changed_ns if is_old else 0, jobs)
             return self._listed[1]
 
     def stored(self, name: str, note: Note = UNKNOWN) -> Stored | None:
@@ -239,6 +239,10 @@ class OutputFolder:
             if name.partition(".")[0] not in spare:
                 self.files.remove(name)
                 total -= stat.bytes
+
+
+def _jobs_of(names: Iterable[str]) -> frozenset[str]:
+    return frozenset(name[:ID_CHARS] for name in names if name[ID_CHARS:].endswith(".png"))
 
 
 def _note_of(png: bytes) -> Note:

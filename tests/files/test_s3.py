@@ -16,6 +16,7 @@ from gateway.errors import StorageFault, StorageFull
 from gateway.files.address import BucketAddress, FolderAddress, check_endpoint, parse_address
 from gateway.files.base import FilesRefused, KeyTaken
 from gateway.files.s3 import REST_S, Bucket, S3Files, S3Options
+from gateway.images.output import OutputFolder
 from gateway.store.folder_health import place_of
 from tests.support.s3 import KEY, SECRET, Gate, gate, new_bucket, remove_bucket, storage
 
@@ -133,6 +134,22 @@ def test_empty_bucket_with_or_without_a_prefix_takes_files() -> None:
     assert [[key for key, _ in files.list()] for files in (whole, part)] == [["a"], ["a"]]
     keys = [text.partition("</Key>")[0] for text in httpx.get(f"{storage()}/{bucket}").text.split("<Key>")[1:]]
     assert sorted(keys) == ["a/b/images/a", "a/b/probe", "images/a", "probe"]
+
+
+def test_objects_of_others_in_the_bucket_are_neither_listed_nor_removed() -> None:
+    bucket, strange = new_bucket(), ("images/README.txt", "images/sub/a.png", "images.png", "imagesa/b", "images/ä b")
+    for name in strange:
+        assert httpx.put(f"{storage()}/{bucket}/{name}", content=b"x").status_code == 200
+    files = files_at(storage(), bucket)
+    name = f"{'a' * 32}.1.0.png"
+    files.put(name, b"x")
+    assert [key for key, _ in files.list()] == [name]
+    output = OutputFolder(files)
+    output.sweep("a" * 32, {name}, 1)
+    output.shrink(0)
+    assert output.jobs_there() == {"a" * 32}
+    listing = httpx.get(f"{storage()}/{bucket}").text
+    assert all(f"<Key>{name}</Key>" in listing for name in (*strange, f"images/{name}"))
 
 
 def test_bucket_that_does_not_exist_or_refuses_stops_the_start(door: Gate) -> None:

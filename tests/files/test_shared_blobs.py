@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from gateway.errors import StorageFault
 from gateway.files.base import Files, FileStat, KeyTaken
 from gateway.images.output import OutputFolder, image_folder
 from gateway.store.blobs import blob_folder, name_of
@@ -17,7 +18,10 @@ from gateway.store.shared_blobs import RENEWED_S, SharedBlobs
 from gateway.store.sqlite import SqliteStore
 from tests.files.test_files import bucket_at
 from tests.support.s3 import new_bucket
+from tests.support.storage import Disk, disk
 from tests.support.store import opened
+
+__all__ = ["disk"]
 
 HOUR = 3600.0
 DATA = b"x" * 100
@@ -260,6 +264,17 @@ def test_sweep_of_a_crashed_attempt_leaves_the_files_of_the_next_one(make: Make)
     assert names_in(files) == sorted([kept, of_next, of_tenth, foreign])
 
 
+def test_jobs_whose_images_are_there_are_those_of_all_processes(make: Make) -> None:
+    files = make()
+    output, other = OutputFolder(files), OutputFolder(make())
+    assert output.jobs_there() == frozenset()
+    other.files.put(f"{JOB}.1.0.png", b"x")
+    assert output.jobs_there() == {JOB}
+    other.files.put(f"{OTHER}.1.0.png", b"x")
+    assert output.jobs_there() == {JOB, OTHER}
+    assert output.existing([f"{JOB}.1.0.png", f"{JOB}.1.1.png", "../x"]) == {f"{JOB}.1.0.png"}
+
+
 def test_image_of_a_worker_that_lost_its_lease_never_replaces_another(make: Make, tmp_path: Path) -> None:
     name = f"{JOB}.1.0.png"
     for number, shade in enumerate((10, 10, 200)):
@@ -287,3 +302,40 @@ def test_images_of_a_shared_folder_are_readable_as_the_settings_say(tmp_path: Pa
     private.put(f"{JOB}.1.0.png", b"x", create=True)
     assert (tmp_path / "private" / f"{JOB}.1.0.png").stat().st_mode & 0o777 == 0o600
     assert (tmp_path / "private").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("below", ["", "mflux"])
+def test_share_that_is_not_mounted_any_more_is_a_fault_and_gets_nothing_below_its_mount_point(
+    disk: Disk, below: str
+) -> None:
+    root = disk.folder / below
+    root.mkdir(exist_ok=True)
+    output = OutputFolder(image_folder(root / "images", is_shared=True))
+    blobs = SharedBlobs(blob_folder(root / "inputs", is_shared=True), lambda date: 0.0)
+    name = f"{JOB}.1.0.png"
+    output.prepare()
+    output.place.look()
+    blobs.prepare()
+    output.files.put(name, b"x", create=True)
+    blobs.put(DATA, NAME)
+    disk.unmount()
+    for call in (
+        lambda: output.read(name),
+        lambda: output.existing([name]),
+        lambda: output.jobs_there(),
+        lambda: output.files.put(name, b"y"),
+        lambda: output.files.put(name, b"y", create=True),
+        lambda: output.shrink(0),
+        lambda: blobs.get(NAME),
+        lambda: blobs.size(NAME),
+        lambda: blobs.put(DATA, NAME),
+        lambda: blobs.drop_unused((), 0.0),
+    ):
+        with pytest.raises(StorageFault):
+            call()
+    assert output.place.probe().fault is not None
+    assert list(disk.folder.iterdir()) == []
+    disk.mount()
+    assert output.place.probe().fault is None
+    assert output.files.get(name) == b"x"
+    assert blobs.get(NAME) == DATA
