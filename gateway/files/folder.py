@@ -77,8 +77,18 @@ class Folder:
         self.clock = PlaceClock(self._read_clock)
 
     def prepare(self) -> None:
-        if self.is_shared and not self.root.parent.is_dir():
+        if not self.is_shared:
+            return self._prepare()
+        if not self.root.parent.is_dir():
             raise FilesRefused(f"there is no folder {self.root.parent}: mount its share, or make it")
+        try:
+            self._prepare()
+        except OSError as error:
+            why = error.strerror or ""
+            raise FilesRefused(why if str(self.root) in why else f"{self.root} cannot be used: {why}") from None
+
+    def _prepare(self) -> None:
+        """Raises: OSError."""
         if self._opens:
             return make_folder(self.root, OPEN)
         private_folder(self.root, self._setting)

@@ -52,7 +52,7 @@ UNKNOWN = Note()
 
 def image_folder(folder: Path, *, opens: bool = False, is_shared: bool = False) -> Folder:
     """A folder of finished images; `opens` and `is_shared` as for `Folder`."""
-    setting = "files.url" if is_shared else "generation.output_dir"
+    setting = "the folder" if is_shared else "generation.output_dir"
     return Folder(
         folder,
         place=PLACE,

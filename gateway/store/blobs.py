@@ -23,8 +23,7 @@ def name_of(data: bytes) -> str:
 
 def blob_folder(folder: Path, date: Callable[[], float] = time.time, *, is_shared: bool = False) -> Folder:
     """A folder of blobs; `date` and `is_shared` as for `Folder`."""
-    setting = "files.url" if is_shared else "The folder"
-    return Folder(folder, place=INPUTS, setting=setting, is_shared=is_shared, date=date)
+    return Folder(folder, place=INPUTS, setting="The folder", is_shared=is_shared, date=date)
 
 
 class BlobFiles(Protocol):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gateway.files.address import BucketAddress
-from gateway.files.base import Files, KeyTaken
+from gateway.files.base import Files, FilesRefused, KeyTaken
 from gateway.files.clock import PlaceClock
 from gateway.files.folder import Folder
 from gateway.files.s3 import Bucket, S3Files, S3Options
@@ -184,6 +184,21 @@ def test_clock_of_a_place_is_read_again_when_this_machines_clock_jumps_or_it_sle
     assert clock.made(900.0)[1] == 10960.0
     assert len(reads) == 4
     assert clock.made(10**9)[1] == 0.0, "a date to come is none"
+
+
+def test_shared_folder_that_cannot_be_used_is_refused_with_a_sentence(tmp_path: Path) -> None:
+    files = folder_at(tmp_path, is_shared=True)()
+    with pytest.raises(FilesRefused, match="there is no folder"):
+        files.prepare()
+    (tmp_path / "mflux").mkdir()
+    (tmp_path / "mflux" / "images").touch()
+    with pytest.raises(FilesRefused, match="images cannot be used: Not a directory"):
+        files.prepare()
+    (tmp_path / "mflux" / "images").unlink()
+    (tmp_path / "mflux" / "images").mkdir()
+    (tmp_path / "mflux" / "images").chmod(0o1777)
+    with pytest.raises(FilesRefused, match="is open to others"):
+        files.prepare()
 
 
 @pytest.mark.parametrize("is_shared", [False, True])

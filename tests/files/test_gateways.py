@@ -285,6 +285,21 @@ def test_gateway_starts_while_its_bucket_is_away_and_draws_once_it_is_back(
         door.set("open")
 
 
+def test_gateway_stops_in_time_while_its_bucket_is_silent(tmp_path: Path, door: Gate) -> None:
+    config = {"files": settings_of(door.url, new_bucket(), timeout_s=60)}
+    try:
+        with live(tmp_path, config=config) as gateway, client_of(gateway.url, OWNER) as client:
+            job = ended(client, submit(client)["job_id"])["id"]
+            door.set("silent")
+            with pytest.raises(httpx.TimeoutException):
+                client.get(f"/jobs/{job}/images/0", timeout=0.5)
+            began = time.monotonic()
+            gateway.stop()
+            assert time.monotonic() - began < 8
+    finally:
+        door.set("open")
+
+
 def test_child_processes_see_no_key_of_the_storage() -> None:
     mine = {"AWS_SECRET_ACCESS_KEY": SECRET, "MFLUX_GATEWAY__FILES__SECRET_ACCESS_KEY": SECRET, "PATH": "/bin"}
     child = child_environment(EngineOptions(backend="fake"), mine)
