@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.exceptions import HTTPException
 from starlette.middleware.exceptions import ExceptionMiddleware
@@ -23,13 +23,16 @@ from gateway.access.rights import Rights
 from gateway.asgi import App, Receive, Scope, Send
 from gateway.context import Core
 from gateway.errors import GatewayError, MethodNotAllowed, Misplaced, NotFound
+from gateway.files.base import Files, FilesRefused
+from gateway.files.folder import Folder
+from gateway.files.shared import IMAGES, SharedFiles, shared_files_at
 from gateway.fleet.node import NodeKind
 from gateway.http.adapter import Adapter
 from gateway.http.heap import HeapTrim
 from gateway.http.openapi import Group, Operation
 from gateway.http.paths import canonical_path, nearest
 from gateway.images.codec import ImageDecoder
-from gateway.images.output import OutputFolder
+from gateway.images.output import OutputFolder, image_folder
 from gateway.jobs.plans import Lane
 from gateway.models.library import Library
 from gateway.models.lora_repositories import HubCollection, HubLora
@@ -45,8 +48,15 @@ from gateway.service.service import JobService, ServiceOptions
 from gateway.settings import Settings, SettingsError
 from gateway.startup_app import live, plain_error
 from gateway.store.base import Bounds, InputBounds
+from gateway.store.blobs import blob_folder
+from gateway.store.folder_health import place_of
 from gateway.store.shared import SharedStore
 from gateway.store.sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
+
+    from gateway.files.s3 import S3Options
 
 LANES_BY_NAME: dict[str, Lane] = {"engine": "engine", "ocr": "cpu", "network": "network"}
 
@@ -54,7 +64,7 @@ LANES_BY_NAME: dict[str, Lane] = {"engine": "engine", "ocr": "cpu", "network": "
 def build_core(settings: Settings, kind: NodeKind = "gateway") -> Core:
     """Build the parts of one gateway or worker; starts and opens nothing.
 
-    Raises: ModelNotFound for an unknown default model.
+    Raises: ModelNotFound for an unknown default model; SettingsError for a place of files that cannot be used.
     """
     if kind == "worker":
         settings = _in_own_folder(settings)
@@ -70,8 +80,10 @@ def build_core(settings: Settings, kind: NodeKind = "gateway") -> Core:
         loras=_loras(settings),
         hub={name: HubModel(model.repo, model.like, model.revision) for name, model in settings.models.hub.items()},
     )
+    files = _shared_files(settings)
+    inputs = None if files is None else files.inputs
     output = OutputFolder(
-        settings.generation.output_dir.resolve(),
+        settings.generation.output_dir.resolve() if files is None else files.images,
         signs=settings.generation.sign_pictures,
         infotexts=settings.generation.write_infotexts,
         shares=settings.generation.share_pictures,
@@ -80,8 +92,8 @@ def build_core(settings: Settings, kind: NodeKind = "gateway") -> Core:
     engine = settings.engine
     cache = _bytes(engine.cache_limit_gb)
     decoder = ImageDecoder()
-    shared = _shared_store(settings)
-    store = shared or SqliteStore(data, lookahead=engine.lookahead)
+    shared = _shared_store(settings, inputs)
+    store = shared or SqliteStore(data, lookahead=engine.lookahead, inputs=inputs)
     service = JobService(
         decoder=decoder,
         store=store,
@@ -126,6 +138,7 @@ def build_core(settings: Settings, kind: NodeKind = "gateway") -> Core:
             vision=settings.ocr.models,
             notes=_notes(settings),
         ),
+        input_place=None if inputs is None else place_of(inputs),
     )
     core = Core(
         settings=settings,
@@ -134,6 +147,7 @@ def build_core(settings: Settings, kind: NodeKind = "gateway") -> Core:
         output=output,
         decoder=decoder,
         device=device,
+        shared_files=files,
     )
     service.events.listen(core.metrics.on_event)
     for subject, check in checks_of(service):
@@ -152,7 +166,7 @@ def _in_own_folder(settings: Settings) -> Settings:
     return settings.model_copy(update={"store": settings.store.model_copy(update={"data_dir": folder})})
 
 
-def _shared_store(settings: Settings) -> SharedStore | None:
+def _shared_store(settings: Settings, inputs: Files | None) -> SharedStore | None:
     """The database that several processes share; None where this one has an SQLite file. Raises: SettingsError."""
     if settings.store.url is None:
         return None
@@ -161,7 +175,7 @@ def _shared_store(settings: Settings) -> SharedStore | None:
     except ImportError:
         raise SettingsError("store.url needs psycopg: install it with `uv sync --group fleet`") from None
     data, lookahead = settings.store.data_dir.resolve(), settings.engine.lookahead
-    return PostgresStore(settings.store.url, data, name=settings.node_name, lookahead=lookahead)
+    return PostgresStore(settings.store.url, data, name=settings.node_name, lookahead=lookahead, inputs=inputs)
 
 
 def _node(settings: Settings, kind: NodeKind) -> FleetOptions:
@@ -170,6 +184,40 @@ def _node(settings: Settings, kind: NodeKind) -> FleetOptions:
     return FleetOptions(
         name=settings.node_name, kind=kind, lanes=lanes, labels=dict(worker.labels), lease_s=worker.lease_s
     )
+
+
+def _shared_files(settings: Settings) -> SharedFiles | None:
+    """The shared places of files; None where this gateway has folders of its own. Raises: SettingsError."""
+    files = settings.files
+    if files.url is None:
+        return None
+
+    def folder_of(part: str, folder: Path) -> Folder:
+        if part == IMAGES:
+            return image_folder(folder, opens=settings.generation.share_pictures, is_shared=True)
+        return blob_folder(folder, is_shared=True)
+
+    def options() -> S3Options:
+        from gateway.files.s3 import S3Options
+
+        return S3Options(
+            endpoint=files.endpoint,
+            region=files.region,
+            access_key_id=_revealed(files.access_key_id),
+            secret_access_key=_revealed(files.secret_access_key),
+            allow_http=files.allow_http,
+            ca_file=files.ca_file,
+            timeout_s=files.timeout_s,
+        )
+
+    try:
+        return shared_files_at(files.url, folder_of, options)
+    except FilesRefused as error:
+        raise SettingsError(f"files.url: {error}") from None
+
+
+def _revealed(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()
 
 
 def _loras(settings: Settings) -> LoraLibrary:

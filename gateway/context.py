@@ -13,6 +13,7 @@ from engine.catalog import EMBEDDED
 from gateway import __version__
 from gateway.access.tickets import TicketOffice, Tickets
 from gateway.errors import TooManyStreams, Unavailable
+from gateway.files.shared import SharedFiles
 from gateway.http.metrics import Metrics
 from gateway.http.openapi import Section
 from gateway.images.codec import ImageDecoder
@@ -37,6 +38,8 @@ class Core:
     decoder: ImageDecoder
     device: Device
     """The device as expected at the start."""
+    shared_files: SharedFiles | None = None
+    """The files in a place that several gateways share; None: in folders of this one."""
     files: FilePool = field(default_factory=FilePool)
     """Threads for work on clients' data."""
     started_at: float = field(default_factory=time.monotonic)

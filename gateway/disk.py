@@ -23,6 +23,8 @@ SILENT = frozenset({errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.
 TOO_MANY_FILES = frozenset({errno.EMFILE, errno.ENFILE})
 FAILING = frozenset({errno.EIO, errno.EBUSY, errno.ENOLCK, errno.ENOMEM})
 NOT_SUPPORTED = frozenset({errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY})
+NO_LINKS = frozenset({*NOT_SUPPORTED, errno.EPERM, errno.ENOSYS, errno.EMLINK})
+"""Errors of a file system without hard links, such as some shares: there a rename must do."""
 TICK_NS = 2_000_000_000
 """Coarsest resolution of a file system's modification times: a later change may have the same time."""
 F_BARRIERFSYNC = 85
@@ -121,15 +123,18 @@ def telling(place: str) -> Iterator[None]:
         raise fault from error
 
 
-def write_atomic(folder: Path, name: str, data: bytes, place: str = "a folder of the gateway") -> None:
+def write_atomic(
+    folder: Path, name: str, data: bytes, place: str = "a folder of the gateway", *, replaces: bool = True
+) -> None:
     """Write `data` to the file `name`, completely or not at all, durable on return; errors name `place`. Blocks.
 
-    Raises: StorageFault; ValueError for a name that the server did not make.
+    Raises: StorageFault; ValueError for a name that the server did not make; FileExistsError for a file that exists
+    already where it may not be replaced.
     """
     if not _FILE_NAME.fullmatch(name):
         raise ValueError("not a server-made name")
     try:
-        _write_atomic(folder, name, data)
+        _write_atomic(folder, name, data, replaces)
     except OSError as error:
         fault = fault_of(error, place)
         if fault is None:
@@ -139,14 +144,17 @@ def write_atomic(folder: Path, name: str, data: bytes, place: str = "a folder of
         raise fault from error
 
 
-def _write_atomic(folder: Path, name: str, data: bytes) -> None:
+def _write_atomic(folder: Path, name: str, data: bytes, replaces: bool) -> None:
     """Write a temporary file and rename it: first the bytes, then the name, then wait for both. Raises: OSError."""
     temporary = f".{name}.{secrets.token_hex(4)}.tmp"
     directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         try:
             _write_in_order(directory, temporary, data)
-            os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+            if replaces:
+                os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+            else:
+                _rename_to_new(directory, temporary, name)
         except BaseException:
             with suppress(OSError):
                 os.unlink(temporary, dir_fd=directory)
@@ -154,6 +162,21 @@ def _write_atomic(folder: Path, name: str, data: bytes) -> None:
         sync(directory)
     finally:
         os.close(directory)
+
+
+def _rename_to_new(directory: int, temporary: str, name: str) -> None:
+    """Rename a file to a name that no other has. Raises: FileExistsError, OSError."""
+    try:
+        os.link(temporary, name, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        try:
+            os.stat(name, dir_fd=directory, follow_symlinks=False)
+        except FileNotFoundError:
+            return os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+        raise FileExistsError(errno.EEXIST, "there is such a file") from None
+    os.unlink(temporary, dir_fd=directory)
 
 
 def _write_in_order(directory: int, name: str, data: bytes) -> None:

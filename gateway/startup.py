@@ -16,7 +16,7 @@ from gateway.access.keys import Keys
 from gateway.asgi import App, Receive, Scope, Send
 from gateway.http.heap import settle
 from gateway.http.server import ServerError
-from gateway.settings import Settings
+from gateway.settings import Settings, SettingsError
 from gateway.startup_app import is_early, startup_app
 
 if TYPE_CHECKING:
@@ -98,14 +98,22 @@ class Gateway:
 
 
 async def start_service(core: Core) -> None:
-    """Recover the jobs of an earlier process and start the engine. Raises: ServerError; the reason is in the log."""
+    """Recover the jobs of an earlier process and start the engine.
+
+    Raises: SettingsError for a place of files that refuses the gateway; ServerError, whose reason is in the log.
+    """
     from gateway.errors import StorageFault
+    from gateway.files.base import FilesRefused
     from gateway.service.shared_tickets import tickets_of
     from gateway.store.base import StoreCorrupt, StoreLocked
 
     try:
         await asyncio.to_thread(core.output.prepare)
+        if core.shared_files is not None:
+            await asyncio.to_thread(core.shared_files.previews.prepare)
         await core.service.start()
+    except FilesRefused as error:
+        raise SettingsError(f"files.url: {error}") from None
     except (StoreLocked, StoreCorrupt, StorageFault, OSError) as error:
         log.error("%s", error.strerror if isinstance(error, OSError) else error)
         raise ServerError("the gateway could not start; the reason is logged above") from None

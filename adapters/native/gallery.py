@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import suppress
 from typing import Any
 
@@ -18,7 +17,6 @@ from adapters.shared.context import core_of, owner_of, share_of
 from gateway.errors import ImageGone, InvalidRequest
 from gateway.images.codec import check_image
 from gateway.images.hidden_text import hidden_texts, may_hide
-from gateway.images.output import OutputFolder
 from gateway.images.provenance import drawing_by, drawing_in, drawing_of
 from gateway.jobs.drawing import Drawing
 from gateway.jobs.facts import ImageDone
@@ -46,7 +44,7 @@ async def list_images(request: Request) -> Response:
             before=cursor,
         )
         images = [done for job in jobs for done in job.images]
-        stored, damaged = await asyncio.to_thread(_check_files, core.output, images)
+        stored, damaged = await core.output.run(core.output.check, images)
         for job in jobs:
             cursor = job.number
             rows += [
@@ -59,15 +57,10 @@ async def list_images(request: Request) -> Response:
         if len(rows) >= params.limit or len(jobs) < JOBS_AT_ONCE:
             break
         if stored_jobs is None and len(stored) < len(images):  # images were removed: from here on only jobs with files
-            stored_jobs = await asyncio.to_thread(core.output.jobs_there)
+            stored_jobs = await core.output.run(core.output.jobs_there)
     more = len(rows) >= params.limit
     answer: Images = {"images": rows, "next_cursor": str(cursor) if more else None}
     return JSONResponse(answer)
-
-
-def _check_files(output: OutputFolder, images: list[ImageDone]) -> tuple[set[str], set[str]]:
-    """The files that are there, and those that are damaged. Blocks."""
-    return output.existing([done.file for done in images]), output.damaged(images)
 
 
 def to_image(job: Job, done: ImageDone, *, is_damaged: bool) -> PictureShown:
@@ -100,9 +93,9 @@ async def delete_image(request: Request) -> Response:
     """DELETE images/{id}: Remove a finished picture from the disk, for good; its job stays on record."""
     job, index = await own_image(request, request.path_params["image_id"])
     output, file = core_of(request).output, job.images[index].file
-    if not await asyncio.to_thread(output.existing, [file]):
+    if not await output.run(output.existing, [file]):
         raise ImageGone
-    await asyncio.to_thread(output.remove, file)
+    await output.run(output.remove, file)
     answer: Deleted = {"id": image_id(job.id, index), "deleted": True}
     return JSONResponse(answer)
 

@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from adapters.native.errors import NO_IMAGE, NO_UPLOAD
 from adapters.native.jobs import own_job
+from adapters.native.presigned import redirect_to
 from adapters.native.request_schemas import ImageQuery, UploadBody
 from adapters.native.requests import UPLOAD_ID
 from adapters.native.response_schemas import Uploaded
@@ -71,8 +72,11 @@ async def _image(request: Request, job_id: str, index: int) -> Response:
     }
     if request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers=headers)
+    is_stored = params.format == "png" and params.max_px is None
+    if is_stored and (moved := await redirect_to(request, job.images[index], headers)) is not None:
+        return moved
     data = await png_of(request, job.images[index])
-    if params.format != "png" or params.max_px is not None:
+    if not is_stored:
         data = await asyncio.to_thread(_convert, data, params)
     return Response(data, media_type=f"image/{params.format}", headers=headers)
 

@@ -304,7 +304,9 @@ class DefaultShown(TypedDict):
 
 
 class System(TypedDict):
-    """`mlx_memory_gb` is what MLX held after the last picture; null before there was one."""
+    """`mlx_memory_gb` is what MLX held after the last picture; null before there was one. `storage_fault` is why no
+    picture can be stored now; null where it can.
+    """
 
     active_model: str | None
     mlx_memory_gb: float | None
@@ -315,6 +317,7 @@ class System(TypedDict):
     engine: EngineShown
     queue_depth: int
     damaged_records: DamagedRecords
+    storage_fault: str | None
 
 
 class Brief(TypedDict):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -173,12 +172,12 @@ async def to_result(request: Request, job: Job) -> Result:
     """The images of a finished job as base64, or the text that was read."""
     if isinstance(job.plan, Ocr):
         return {"text": job.text, "pages": [to_page(job.plan, page) for page in job.pages]}
-    read = core_of(request).output.read
+    output = core_of(request).output
     damaged: list[int] = []
 
     def read_base64(done: ImageDone) -> str | None:
         try:
-            png = read(done.file, Note.of(done))
+            png = output.read(done.file, Note.of(done))
         except ImageDamaged:
             damaged.append(done.image)
             return None
@@ -187,7 +186,7 @@ async def to_result(request: Request, job: Job) -> Result:
         return base64.b64encode(png).decode() if png else None
 
     result: Result = {
-        "images": await asyncio.to_thread(lambda: [read_base64(done) for done in job.images]),
+        "images": await output.run(lambda: [read_base64(done) for done in job.images]),
         "seeds": [image.seed for image in job.images],
         "drawn_px": [list(image.drawn_px) for image in job.images],
     }

@@ -58,7 +58,13 @@ SUBMIT = Operation(body=GenerateBody, answer=Submitted, headers=ONCE)
 SUBMIT_UPSCALE = Operation(body=UpscaleBody, form=UpscaleForm, answer=Submitted, headers=ONCE)
 FOLLOW = Operation(query=StreamQuery, headers=RESUMED, media=(EVENT_STREAM,), also=DELIVERED, events=EVENTS)
 FOLLOW_ALL = Operation(query=EventsQuery, headers=RESUMED, media=(EVENT_STREAM,), events=ALL_EVENTS)
-IMAGE = Operation(query=ImageQuery, headers=ETAG, media=("image/png", "image/jpeg", "image/webp"), also=UNCHANGED)
+MOVED = {307: "The picture is at the address in Location, for a minute, where files.presigned is set."}
+IMAGE = Operation(
+    query=ImageQuery,
+    headers=ETAG,
+    media=("image/png", "image/jpeg", "image/webp"),
+    also={**UNCHANGED, **MOVED},
+)
 PREVIEW = Operation(headers=ETAG, media=("image/jpeg",), also={**NO_PREVIEW, **UNCHANGED})
 READ_DRAWING = Operation(body=UploadBody, form=UploadForm, answer=Provenance, headers=CLIENT)
 UPLOAD = Operation(body=UploadBody, form=UploadForm, answer=Uploaded, headers=CLIENT)

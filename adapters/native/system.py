@@ -61,6 +61,7 @@ async def get_system(request: Request) -> Response:
     core = core_of(request)
     mlx_memory = core.service.engine.memory
     stats = await core.service.stats()
+    fault = await core.service.health.storage_fault()
     answer: System = {
         "active_model": core.service.engine.loaded_model,
         "mlx_memory_gb": None if mlx_memory is None else in_gib(mlx_memory.active_bytes),
@@ -71,6 +72,7 @@ async def get_system(request: Request) -> Response:
         "engine": to_engine(core),
         "queue_depth": stats.by_state.get(State.QUEUED, 0),
         "damaged_records": await to_damaged_records(request),
+        "storage_fault": None if fault is None else fault.message,
     }
     return JSONResponse(answer)
 

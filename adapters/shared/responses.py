@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -45,7 +44,8 @@ def raise_for(job: Job) -> None:
 
 async def png_of(request: Request, done: ImageDone) -> bytes:
     """The stored PNG of a finished image. Raises: ImageGone, ImageDamaged, StorageFault."""
-    data = await asyncio.to_thread(core_of(request).output.read, done.file, Note.of(done))
+    output = core_of(request).output
+    data = await output.run(output.read, done.file, Note.of(done))
     if data is None:
         raise ImageGone
     return data

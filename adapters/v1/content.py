@@ -85,7 +85,7 @@ async def _find(core: Core, name: str) -> tuple[Stored | None, tuple[Adjustment,
         job = await core.service.get(name.partition(".")[0])
         note = next((Note.of(image) for image in job.images if image.file == name), UNKNOWN)
         adjustments = job.all_adjustments
-    return await asyncio.to_thread(core.output.stored, name, note), adjustments
+    return await core.output.run(core.output.stored, name, note), adjustments
 
 
 def conditional(

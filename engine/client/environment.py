@@ -14,6 +14,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 HUB_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH")
 """Variables that only the download process may see."""
+SECRETS = ("AWS_", "MFLUX_GATEWAY__")
+"""How the names of variables begin that only the gateway may see: keys to its storage, and its settings."""
 OPENBLAS = "libopenblas.so.0"
 LOADER_CACHE = Path("/etc/ld.so.cache")
 
@@ -28,7 +30,9 @@ def child_arguments(options: EngineOptions) -> list[str]:
 
 def child_environment(options: EngineOptions, parent: Mapping[str, str]) -> dict[str, str]:
     """The parent's environment, with variables that keep mflux quiet, offline and fast on a CPU."""
-    environment = {name: value for name, value in parent.items() if name not in HUB_TOKENS}
+    environment = {
+        name: value for name, value in parent.items() if name not in HUB_TOKENS and not name.startswith(SECRETS)
+    }
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), parent.get("PYTHONPATH"))))
     environment["HF_HUB_OFFLINE"] = "1"
     environment["TOKENIZERS_PARALLELISM"] = "false"

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -26,12 +26,15 @@ from gateway.cli.connect import Where
 from gateway.cli.failure import Exit, Failure
 from gateway.cli.options import AsJson, Config, out, print_json
 from gateway.cli.remote import Remote
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, StorageFault
 from gateway.finding import Finding, Health
 from gateway.machine import memory
 from gateway.ocr.packages import installed_at
 from gateway.residency.device import expected
-from gateway.settings import Settings
+from gateway.settings import Settings, SettingsError
+
+if TYPE_CHECKING:
+    from gateway.files.shared import SharedFiles
 
 SIGN: dict[Health, str] = {"ok": "[green]ok[/]", "note": "[yellow]--[/]", "broken": "[red]!![/]"}
 GIB = 2**30
@@ -125,8 +128,9 @@ def _of_settings(config: Path | None) -> Iterator[Finding]:
     yield Finding("settings", "ok", str(config or ("config.yaml" if Path("config.yaml").exists() else "defaults")))
     yield _keys(settings)
     yield from _models(settings)
-    for what, folder in (("jobs", settings.store.data_dir), ("pictures", settings.generation.output_dir)):
-        yield _folder(what, folder)
+    yield _folder("jobs", settings.store.data_dir)
+    if settings.files.url is None:
+        yield _folder("pictures", settings.generation.output_dir)
     yield _records(settings.store.data_dir)
     yield from _listening(where)
 
@@ -170,6 +174,11 @@ def _models(settings: Settings) -> Iterator[Finding]:
     except GatewayError as error:
         yield Finding("models", "broken", error.message)
         return
+    except SettingsError as error:
+        yield Finding("files", "broken", str(error))
+        return
+    if core.shared_files is not None:
+        yield _shared(core.shared_files)
     library, default = core.library, core.default_model
     here = [spec.name for spec in library.specs if library.on_disk(spec)]
     yield Finding("models", "ok", f"on disk: {', '.join(here)}")
@@ -181,6 +190,21 @@ def _models(settings: Settings) -> Iterator[Finding]:
     else:
         description = f"{default.name} is not on disk. {default.sentence}"
         yield Finding("default model", "note", description, f"mflux-gateway models pull {default.name}")
+
+
+def _shared(shared: SharedFiles) -> Finding:
+    """The place that several gateways share."""
+    from gateway.files.base import FilesRefused
+
+    try:
+        for files in (shared.images, shared.inputs, shared.previews):
+            files.prepare()
+            files.check()
+    except (FilesRefused, OSError) as error:
+        return Finding("files", "broken", f"files.url: {error.strerror if isinstance(error, OSError) else error}")
+    except StorageFault as fault:
+        return Finding("files", "broken", fault.message)
+    return Finding("files", "ok", "the place at files.url takes files")
 
 
 def _keys(settings: Settings) -> Finding:

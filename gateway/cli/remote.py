@@ -68,7 +68,7 @@ class Remote:
 
     def image(self, url: str, format_: str) -> bytes:
         """One finished image as png, jpeg or webp. Raises: like get."""
-        return self._send("GET", url, params={"format": format_}).content
+        return self._send("GET", url, params={"format": format_}, follow_redirects=True).content
 
     def events(self, job_id: str) -> Iterator[Event]:
         """Events of one job until it ended, across lost connections and restarts of the gateway. Raises: Failure."""

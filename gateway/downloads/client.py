@@ -20,6 +20,8 @@ log = logging.getLogger("gateway.downloads")
 ROOT = Path(__file__).parents[2]
 SILENCE_S = 180.0
 """Seconds without an answer after which the child is killed. It reports twice a second once it knows the sizes."""
+SECRETS = ("AWS_", "MFLUX_GATEWAY__")
+"""How the names of variables begin that only the gateway may see: keys to its storage, and its settings."""
 ENVIRONMENT = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -43,7 +45,7 @@ async def fetched(fetch: Fetch, notes: Path | None = None) -> AsyncGenerator[Ans
             "-m",
             "gateway.downloads.child",
             notes=notes,
-            env={**os.environ, **ENVIRONMENT},
+            env={**{name: value for name, value in os.environ.items() if not name.startswith(SECRETS)}, **ENVIRONMENT},
         )
     except OSError as error:
         log.exception("the download process could not be started")

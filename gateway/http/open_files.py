@@ -29,6 +29,8 @@ PIPES = 4
 """Of a child: three, and the one that reports its end."""
 STARTING = 8
 """Of a child while it starts, one at a time: the ends of its pipes that it inherits."""
+TO_BUCKET = 32
+"""Connections to a bucket of S3: its threads, and some that are idle."""
 OF_THREAD = 3
 """Files that a thread has open at once: an image, its folder, its source."""
 LEAST_CONNECTIONS = 8
@@ -97,6 +99,11 @@ def are_ample(most_connections: int) -> bool:
     return limit() - reserve() >= most_connections + AMPLE
 
 
+def _to_storage(settings: Settings) -> int:
+    """Connections to the place of the files."""
+    return TO_BUCKET if (settings.files.url or "").startswith("s3:") else 0
+
+
 def fitted(settings: Settings) -> Settings:
     """`settings` with no more connections, streams and waiting requests than the limit allows; fewer ones are logged.
 
@@ -104,7 +111,7 @@ def fitted(settings: Settings) -> Settings:
     """
     if (here := limit()) < LEAST:
         raise OSError(errno.EMFILE, f"{here} open files are allowed, and {LEAST} are the least to work with")
-    http, most = settings.http, connections()
+    http, most = settings.http, max(LEAST_CONNECTIONS, connections() - _to_storage(settings))
     share = max(1, int(most * STREAMS_SHARE))
     fewer = {
         "max_connections": min(http.max_connections, most),

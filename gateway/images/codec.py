@@ -7,11 +7,8 @@ No text from a user becomes a path or a URL here, and Pillow opens images from c
 from __future__ import annotations
 
 import binascii
-import errno
 import io
-import os
 import re
-import stat
 import string
 import struct
 from collections.abc import Iterator
@@ -19,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from gateway.errors import InvalidRequest, RemoteImagesDisabled
+from gateway.files.folder import read_regular
 from gateway.images.decoder import CheckedImage as CheckedImage
 from gateway.images.decoder import ImageDecoder as ImageDecoder
 from gateway.round_robin import ANYBODY, Share
@@ -209,20 +207,4 @@ def open_image(folder: Path, name: str) -> bytes | None:
     """The bytes of an image by its server-made name; None for other names and other kinds of files (S-33). Blocks."""
     if not _IMAGE_NAME.fullmatch(name):
         return None
-    try:
-        directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    except FileNotFoundError:
-        return None
-    try:
-        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
-    except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ELOOP, errno.EMLINK):
-            return None
-        raise
-    finally:
-        os.close(directory)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        return None
-    with os.fdopen(descriptor, "rb") as file:
-        return file.read()
+    return read_regular(folder, name)

@@ -74,7 +74,7 @@ class Filing:
         done: ImageDone | None = None
         try:
             signature = Signature.of(job.plan, drawn.image, drawn.seed)
-            done = _done(drawn, name, await asyncio.to_thread(self._keep, self._spool / drawn.spool, name, signature))
+            done = _done(drawn, name, await self._output.run(self._keep, self._spool / drawn.spool, name, signature))
         except Exception as error:
             failure = self._failure_of(error)
         failure = (await earlier if earlier is not None else None) or failure
@@ -106,7 +106,7 @@ class Filing:
 
     async def _remove(self, name: str) -> None:
         with contextlib.suppress(OSError, StorageFault):
-            await asyncio.to_thread(self._output.remove, name)
+            await self._output.run(self._output.remove, name)
 
     async def _note(self, earlier: asyncio.Task[Filed] | None, reading: PromptRead) -> Filed:
         """Record in the job's row, after `earlier`, how a prompt was read; never raises."""

@@ -93,7 +93,7 @@ class Fleet:
         brings: Callable[[str, Collection[str]], bool],
         on_download: Callable[[str, ModelDownloading], None],
         bring_missing: Callable[[], Awaitable[None]],
-        sweep: Callable[[Job], None],
+        sweep: Callable[[Job], Awaitable[None]],
         on_roster: Callable[[], None] = lambda: None,
         on_queue: Callable[[], None],
         on_skip: Callable[[str], None],
@@ -304,7 +304,7 @@ class Fleet:
         for job in await self._store.reap():
             log.warning("its node is silent; the job waits again", extra={"job": job.id})
             with suppress(StorageFault, OSError):  # what is left is small, and counts for the quota
-                await asyncio.to_thread(self._sweep, job)
+                await self._sweep(job)
         for job in await self._store.end_abandoned(self.options.gateway_grace_s):
             log.warning("its gateway is gone; the job was cancelled", extra={"job": job.id})
 

@@ -112,7 +112,7 @@ class Retention:
     async def _shrink_images(self) -> None:
         damaged = {record.job_id for record in await self._store.damaged()}
         quota = self._options.images_quota_bytes
-        await asyncio.to_thread(self._output.shrink, quota, spare=damaged, age_s=self._store.age_s)
+        await self._output.run(self._output.shrink, quota, spare=damaged, age_s=self._store.age_s)
 
     async def _back_up(self) -> None:
         """Back up the database: at once, since it was checked at the start, then periodically."""

@@ -67,7 +67,7 @@ from gateway.service.queue_control import QueueControl
 from gateway.service.retention import Retention
 from gateway.service.workers import WorkerControl
 from gateway.store.base import DamagedRecord, JobFilter, JobStore, Stats, WorkerInfo
-from gateway.store.folder_health import storage_of
+from gateway.store.folder_health import Probe, storage_of
 from gateway.store.shared import SharedStore
 
 __all__ = ["JobService", "ServiceOptions"]
@@ -100,10 +100,13 @@ class JobService:
         ocr: OcrOptions | None = None,
         residency: ResidencyOptions | None = None,
         decoder: ImageDecoder | None = None,
+        input_place: Probe | None = None,
         shared: SharedStore | None = None,
         node: FleetOptions | None = None,
     ) -> None:
-        """`shared` is the store, where several processes use it; `node` is this one among them."""
+        """`input_place`: where the store has its inputs, if not beside `spool`. `shared` is the store, where several
+        processes use it; `node` is this one among them.
+        """
         self.library = library
         self.output = output
         self._store = store
@@ -115,7 +118,7 @@ class JobService:
         self._stops = Stops(store)
         self._lanes: dict[Lane, LaneRunner] = {}
         self._files = KeptInputs(store, decoder or ImageDecoder())
-        self.storage = storage_of(output.place, spool, library.models_dir)
+        self.storage = storage_of(output.place, spool, library.models_dir, input_place)
         self.residency = ResidencyManager(
             store=store,
             library=library,
@@ -291,7 +294,8 @@ class JobService:
     async def _start(self) -> None:
         for job in await self._store.open(self._bus.publish, self._lose):
             log.info("recovered as %s", job.state, extra={"job": job.id})
-            await asyncio.to_thread(self._sweep, job)
+            with suppress(StorageFault):  # what is left is small, and counts for the quota
+                await self._sweep(job)
         await asyncio.to_thread(self.storage.look)
         if self._options.notes is not None:  # the folder is locked, so no other process has children recorded there
             await asyncio.to_thread(ChildNotes(self._options.notes).kill_leftovers)
@@ -660,9 +664,9 @@ class JobService:
 
     # ---- internal ------------------------------------------------------------------------------------
 
-    def _sweep(self, job: Job) -> None:
-        """Remove the files that a crash left of a job. Blocks."""
-        self.output.sweep(job.id, {image.file for image in job.images}, job.attempt)
+    async def _sweep(self, job: Job) -> None:
+        """Remove the files that a crash left of a job. Raises: StorageFault."""
+        await self.output.run(self.output.sweep, job.id, {image.file for image in job.images}, job.attempt)
 
     def _lose(self, record: DamagedRecord) -> None:
         """Forget a job whose record was damaged and set aside: end its streams, and begin the next job."""

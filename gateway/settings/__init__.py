@@ -7,6 +7,7 @@ from gateway.settings.example import example_yaml
 from gateway.settings.model import (
     AccessSettings,
     EngineSettings,
+    FilesSettings,
     GenerationSettings,
     HttpSettings,
     LocalModel,
@@ -26,6 +27,7 @@ from gateway.settings.sources import load_settings
 __all__ = [
     "AccessSettings",
     "EngineSettings",
+    "FilesSettings",
     "GenerationSettings",
     "HttpSettings",
     "LocalModel",

@@ -9,10 +9,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 from pydantic.fields import FieldInfo
 
 from engine.catalog import CATALOG, EMBEDDED
+from gateway.files.address import check_endpoint
 from gateway.jobs.limits import Limits
 from gateway.lazy_model import LazyModel
 from gateway.machine import host_name, total_bytes
@@ -23,6 +24,8 @@ from gateway.settings.values import (
     Bytes,
     Count,
     DatabaseUrl,
+    Endpoint,
+    FilesUrl,
     FolderPath,
     Gigabytes,
     HostName,
@@ -225,6 +228,41 @@ class StoreSettings(Section):
     )
 
 
+class FilesSettings(Section):
+    url: FilesUrl | None = Field(
+        default=None,
+        description="Place of images, inputs and previews that several gateways share: file:///folder, or "
+        "s3://bucket/prefix (needs the extra s3); null: generation.output_dir and store.data_dir.",
+    )
+    endpoint: Endpoint | None = Field(
+        default=None,
+        description="Address of an S3 storage, as https://minio.example:9000; null: AWS_ENDPOINT_URL.",
+    )
+    region: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")] | None = Field(
+        default=None, description="Region of the bucket; null: AWS_REGION."
+    )
+    access_key_id: SecretStr | None = Field(
+        default=None, description="Key to the bucket; null: AWS_ACCESS_KEY_ID, or what the machine's role gives."
+    )
+    secret_access_key: SecretStr | None = Field(
+        default=None, description="Secret of that key; null: AWS_SECRET_ACCESS_KEY."
+    )
+    allow_http: bool = Field(
+        default=False, description="Allow an endpoint with http:// on another machine: others may read the images."
+    )
+    ca_file: FolderPath | None = Field(
+        default=None, description="Certificates (PEM) that are trusted for the endpoint, besides the system's."
+    )
+    timeout_s: Seconds = Field(
+        default=60, description="Seconds that one call of the storage may take, further tries included."
+    )
+    presigned: bool = Field(
+        default=False,
+        description="Redirect programs that fetch a whole image of /api/v1 to an address of the storage, valid for a "
+        "minute; see docs/files.md.",
+    )
+
+
 class QueueSettings(Section):
     waiting: Annotated[int, Field(ge=1, le=100_000)] = Field(default=1000, description="Maximum waiting jobs in all.")
     waiting_per_owner: Count | None = Field(
@@ -414,6 +452,9 @@ class Settings(LazyModel):
         default_factory=GenerationSettings, description="Images, and limits of one job."
     )
     store: StoreSettings = Field(default_factory=StoreSettings, description="Storage of jobs and inputs.")
+    files: FilesSettings = Field(
+        default_factory=FilesSettings, description="Place of images and inputs, where several gateways share one."
+    )
     queue: QueueSettings = Field(default_factory=QueueSettings, description="Limits of the queue.")
     worker: WorkerSettings = Field(
         default_factory=WorkerSettings, description="This process among several that share store.url."
@@ -474,6 +515,15 @@ class Settings(LazyModel):
         """Raises: SettingsError if jobs would never run, because no other process can have them."""
         if self.store.url is None and set(self.worker.lanes) != set(LANE_NAMES):
             raise SettingsError("worker.lanes: without store.url there are no workers, so a gateway runs all lanes")
+
+    @model_validator(mode="after")
+    def _endpoint_is_private(self) -> Settings:
+        if self.files.endpoint is not None:
+            try:
+                check_endpoint(self.files.endpoint, allows_http=self.files.allow_http)
+            except ValueError as error:
+                raise ValueError(f"files.endpoint: {error}") from None
+        return self
 
     def check_bind(self) -> None:
         """Raises: SettingsError if other machines could connect without a key (S-01)."""

@@ -281,7 +281,7 @@ def _sentence(error: Mapping[str, Any], layers: Mapping[str, dict[str, Any]]) ->
     if not loc:  # a check of several keys; its message begins with the key at fault
         loc = tuple(message.partition(":")[0].split("."))
         return f"{_source(layers, loc)}: {message}"
-    given = error.get("input")
+    given = None if loc[0] == "files" else error.get("input")  # it may be, or contain, a key
     given = PASSWORD.sub("//...@", given) if isinstance(given, str) else given
     value = f" (it is {clip(repr(given))})" if isinstance(given, str | int | float | bool) else ""
     return f"{_source(layers, loc)}: {'.'.join(map(str, loc))}: {message[0].lower()}{message[1:]}{value}"

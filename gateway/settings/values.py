@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from gateway.files.address import check_endpoint, parse_address
+
 
 def _number(value: object) -> object:
     return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
@@ -42,6 +44,16 @@ def _host(value: str) -> str:
     raise ValueError("must be a bare name or address, without scheme and port")
 
 
+def _files_url(value: str) -> str:
+    parse_address(value)
+    return value
+
+
+def _endpoint(value: str) -> str:
+    check_endpoint(value, allows_http=True)  # whether it may be http:// depends on another setting
+    return value.rstrip("/")
+
+
 FolderPath = Annotated[Path, AfterValidator(Path.expanduser)]
 Bits = Annotated[Literal[3, 4, 5, 6, 8], BeforeValidator(_number)]
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -53,3 +65,5 @@ PublicUrl = Annotated[str, AfterValidator(_public_url)]
 WebOrigin = Annotated[str, AfterValidator(_origin)]
 DatabaseUrl = Annotated[str, AfterValidator(_database_url)]
 HostName = Annotated[str, AfterValidator(_host)]
+FilesUrl = Annotated[str, AfterValidator(_files_url)]
+Endpoint = Annotated[str, AfterValidator(_endpoint)]

@@ -11,13 +11,15 @@ import asyncio
 import errno
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from gateway.disk import fault_of
 from gateway.errors import StorageFault, StorageFull
+from gateway.files.base import Files
 
 log = logging.getLogger("gateway.storage")
 
@@ -41,6 +43,55 @@ class ProbeResult:
 
     fault: StorageFault | None
     free_bytes: int | None = None
+
+
+class Probe(Protocol):
+    """A place that can be checked; `name` is what messages call it. All methods block."""
+
+    name: str
+    needed_bytes: int
+    """Bytes that could not be written last: the next probe writes as many."""
+    needed_free_bytes: int
+
+    def look(self) -> None:
+        """Remember the identity of the place. Raises: OSError."""
+        ...
+
+    def probe(self) -> ProbeResult:
+        """Check that the place can be used."""
+        ...
+
+    def mount_fault(self) -> StorageFault | None:
+        """Why the place's files cannot be seen now, or None. Raises: OSError."""
+        ...
+
+
+class FilesPlace:
+    """Files that are in no folder, as a place: their own check tells whether they can be written."""
+
+    def __init__(self, files: Files) -> None:
+        self.name = files.place
+        self.needed_bytes = self.needed_free_bytes = 0
+        self._files = files
+
+    def look(self) -> None:
+        """Nothing: the place has no identity that a mount could hide."""
+
+    def probe(self) -> ProbeResult:
+        try:
+            self._files.check(self.needed_bytes)
+        except StorageFault as fault:
+            return ProbeResult(fault)
+        self.needed_bytes = 0
+        return ProbeResult(None)
+
+    def mount_fault(self) -> StorageFault | None:
+        return None
+
+
+def place_of(files: Files) -> Probe:
+    """The place of these files."""
+    return FilesPlace(files) if files.root is None else Place(files.place, files.root)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,13 +206,13 @@ class Place:
         return self.name[:1].upper() + self.name[1:]
 
 
-def storage_of(output: Place, spool: Path, models: Path) -> StorageHealth:
-    """All folders that a gateway writes to, except the database's, which checks itself; `weights` is only read."""
+def storage_of(output: Probe, spool: Path, models: Path, inputs: Probe | None = None) -> StorageHealth:
+    """All places that a gateway writes to, except the database's, which checks itself; `weights` is only read."""
     return StorageHealth(
         {
             "output": output,
             "spool": Place(SPOOL, spool),
-            "inputs": Place(INPUTS, spool.parent / "blobs"),
+            "inputs": inputs or Place(INPUTS, spool.parent / "blobs"),
             "models": Place("the models folder", models),
             "weights": Place("the models folder", models, is_written=False),
         }
@@ -171,8 +222,8 @@ def storage_of(output: Place, spool: Path, models: Path) -> StorageHealth:
 class StorageHealth:
     """Health of the folders of one gateway, by key. Belongs to one event loop."""
 
-    def __init__(self, places: dict[str, Place], *, answer_s: float = ANSWER_S) -> None:
-        self._places = places
+    def __init__(self, places: Mapping[str, Probe], *, answer_s: float = ANSWER_S) -> None:
+        self._places: dict[str, Probe] = dict(places)
         self._answer_s = answer_s
         self._running: dict[str, tuple[asyncio.Future[ProbeResult], float]] = {}
         """Probes that run, and since when: a folder that hangs gets no second probe."""
@@ -182,7 +233,7 @@ class StorageHealth:
     def see(self, key: str, place: Place) -> None:
         """Remember where a folder is, at the first call and after it has moved. Blocks."""
         current = self._places.get(key)
-        if current is None or current.folder != place.folder:
+        if not isinstance(current, Place) or current.folder != place.folder:
             with suppress(OSError):
                 place.look()
             self._places[key] = place
@@ -238,7 +289,7 @@ class StorageHealth:
             return answer.result()
         return ProbeResult(StorageFault(f"{place.name[:1].upper()}{place.name[1:]} does not answer."))
 
-    def _ask(self, key: str, place: Place) -> None:
+    def _ask(self, key: str, place: Probe) -> None:
         """Start a probe. Raises: RuntimeError if no thread can be started."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[ProbeResult] = loop.create_future()

@@ -21,6 +21,7 @@ from gateway.errors import (
     OwnerQueueFull,
     QueueFull,
 )
+from gateway.files.base import Files
 from gateway.jobs.facts import CancelRequested, Requeued, RequeueReason, Started
 from gateway.jobs.job import Job, JobEvent, NewJob, Outcome, State, StateFacts
 from gateway.jobs.order import RoundRobinState, Standing, Waiting, moved
@@ -65,11 +66,11 @@ class SqlStore:
         database: Database,
         clock: Clock,
         *,
-        inputs: Path,
+        inputs: Path | Files,
         prompts: PromptIndex | None = None,
         lookahead: int = 0,
     ) -> None:
-        """`inputs` is the folder of clients' input files. The database calls `_begin` and `_written`."""
+        """`inputs` is the place of clients' input files. The database calls `_begin` and `_written`."""
         self._database, self._clock, self._prompts = database, clock, prompts
         self._line = QueueIndex(lookahead)
         self._records = GuardedDatabase(database, clock, self._line, self._end)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from engine.protocol import Cancelled
 from gateway.errors import StorageFault
+from gateway.files.base import Files
 from gateway.jobs.facts import Requeued
 from gateway.jobs.job import Job, State
 from gateway.store import checks, compaction, rows
@@ -37,13 +38,17 @@ class SqliteStore(SqlStore):
         *,
         elapsed: Callable[[], float] | None = None,
         lookahead: int = 0,
+        inputs: Files | None = None,
     ) -> None:
-        """`clock` gives the date and may jump; `elapsed` only increases; a test clock given alone serves as both."""
+        """`clock` gives the date and may jump; `elapsed` only increases; a test clock given alone serves as both.
+
+        `inputs`: where inputs are stored that several processes use; None: in `folder`.
+        """
         elapsed = elapsed or (time.monotonic if clock is time.time else clock)
         super().__init__(
             Database(folder, self._begin, self._written),
             StoreClock(clock, elapsed),
-            inputs=folder / "blobs",
+            inputs=inputs or folder / "blobs",
             prompts=PromptIndex(folder),
             lookahead=lookahead,
         )

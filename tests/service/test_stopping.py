@@ -178,7 +178,7 @@ def _try(gateway: Live) -> None:
 
 @pytest.mark.parametrize(
     "function",
-    [("gateway.images.output", "write_atomic"), ("gateway.store.rows", "insert")],
+    [("gateway.files.folder", "write_atomic"), ("gateway.store.rows", "insert")],
 )
 def test_a_stop_while_a_disk_write_takes_a_minute(tmp_path: Path, function: tuple[str, str]) -> None:
     gateway = Live(tmp_path, program=slowed(tmp_path, function)).start()

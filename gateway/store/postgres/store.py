@@ -18,6 +18,7 @@ from engine.protocol import Cancelled, Generate, Upscale
 from gateway import __version__
 from gateway.disk import write_atomic
 from gateway.errors import StorageFault
+from gateway.files.base import Files
 from gateway.fleet.node import Node, SeenNode
 from gateway.jobs.facts import CancelRequested, Requeued, RequeueReason
 from gateway.jobs.job import Job, JobEvent, NewJob, State
@@ -57,8 +58,12 @@ class PostgresStore(SqlStore):
         *,
         name: str = "",
         lookahead: int = 0,
+        inputs: Files | None = None,
     ) -> None:
-        """`name` is the operator's name of this process. `clock` is for tests: by default the database's is used."""
+        """`name` is the operator's name of this process. `clock` is for tests: by default the database's is used.
+
+        `inputs`: where inputs are stored that several processes use; None: in `folder`.
+        """
         self.node_id = ""
         """The id of this process, from `open` on: `<id of the data folder>.<random>`."""
         self._folder, self._name = folder, name
@@ -66,7 +71,7 @@ class PostgresStore(SqlStore):
         database = PostgresDatabase(url, secrets.token_hex(8), self._catch_up, self._written)
         self._time = None if clock is not None else DatabaseClock()
         time: Clock = StoreClock(clock, clock) if clock is not None else self._time or DatabaseClock()
-        super().__init__(database, time, inputs=folder / "blobs", lookahead=lookahead)
+        super().__init__(database, time, inputs=inputs or folder / "blobs", lookahead=lookahead)
         self._applied: dict[str, int] = {}
         """The numbers up to which the replica is complete; empty before it is filled."""
         self._numbers: dict[str, int] = {}
