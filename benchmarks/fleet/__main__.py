@@ -23,6 +23,7 @@ import pytest
 from benchmarks.fleet.faults import database_gone, partition, stopped
 from benchmarks.fleet.kills import kills
 from benchmarks.fleet.locks import claims, lock
+from benchmarks.fleet.places import clocks, files_gone
 from benchmarks.fleet.processes import Mistake
 from benchmarks.fleet.speed import cancel, dispatch, throughput
 from benchmarks.fleet.streams import streams
@@ -36,6 +37,8 @@ PARTS: dict[str, tuple[Callable[..., dict[str, Any]], str, dict[str, Any]]] = {
     "stopped": (stopped, "SIGSTOP of a worker past its lease, and SIGCONT", {"rounds": 6}),
     "partition": (partition, "a worker that is cut off from the database", {"rounds": 6}),
     "database-gone": (database_gone, "PostgreSQL is away under traffic", {"seconds": 60.0}),
+    "files-gone": (files_gone, "the bucket of images is away", {"seconds": 20.0, "state": "closed"}),
+    "clocks": (clocks, "clocks an hour apart", {"jobs": 6}),
     "dispatch": (dispatch, "submit on one gateway to start on an idle worker", {"jobs": 100, "rounds": 5}),
     "cancel": (cancel, "cancel from another gateway", {"jobs": 40, "step_s": 0.2}),
     "throughput": (throughput, "fixed work by 1, 2 and 4 workers", {"jobs": 24, "steps": 20, "step_s": 0.1}),

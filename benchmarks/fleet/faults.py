@@ -24,7 +24,7 @@ def stopped(folder: Path, server: Server, *, rounds: int, lease_s: float = 2.0) 
     account = Account()
     with Fleet(folder, server, workers=2, lease_s=lease_s, script=SLOW) as fleet, httpx.Client(timeout=60) as http:
         for n in range(rounds):
-            job_id = _acknowledged(http, fleet, account, n)
+            job_id = acknowledged(http, fleet, account, n)
             worker = runner(fleet, job_id)
             worker.signal(signal.SIGSTOP)
             wait_attempt(fleet, job_id, 2)
@@ -49,7 +49,7 @@ def partition(
             other = fleet.workers[1]
             for n in range(rounds):
                 other.signal(signal.SIGSTOP)
-                job_id = _acknowledged(http, fleet, account, n)
+                job_id = acknowledged(http, fleet, account, n)
                 wait_attempt(fleet, job_id, 1)
                 proxy.become(states[n % len(states)])
                 other.signal(signal.SIGCONT)
@@ -65,10 +65,11 @@ def partition(
 def database_gone(folder: Path, server: Server, *, seconds: float) -> dict[str, Any]:
     """PostgreSQL is away for so long under traffic: submits are refused with Retry-After, running images are filed."""
     with Fleet(folder, server, script=SLOW) as fleet, httpx.Client(timeout=60) as http:
-        with Traffic([gateway.url for gateway in fleet.gateways]) as traffic:
-            time.sleep(3)
-            running = [_acknowledged(http, fleet, traffic.account, n) for n in range(4)]
-            until(lambda: _states(fleet, running) == {"running"}, 60, lambda: "the jobs do not start")
+        account = Account()
+        running = [acknowledged(http, fleet, account, n, steps=40) for n in range(4)]
+        until(lambda: _states(fleet, running) == {"running"}, 60, lambda: "the jobs do not start")
+        with Traffic([gateway.url for gateway in fleet.gateways], account=account):
+            time.sleep(1)
             server.kill_all()
             began, refusals, slowest = time.monotonic(), 0, 0.0
             while time.monotonic() < began + seconds:
@@ -85,9 +86,9 @@ def database_gone(folder: Path, server: Server, *, seconds: float) -> dict[str, 
             fleet.wait_ended(running)
             fleet.wait_ready()
             again = time.monotonic()
-            until(lambda: _answer(http, fleet, traffic.account) == 200, 30, lambda: "submits are refused for 30 s more")
+            until(lambda: _answer(http, fleet, account) == 200, 30, lambda: "submits are refused for 30 s more")
             back_s = time.monotonic() - again
-        verdict = judge(fleet, traffic.account)
+        verdict = judge(fleet, account)
         attempts = [row[0] for row in fleet.query("SELECT attempt FROM jobs WHERE id = ANY(%s)", (running,))]
     return {
         "refusals with Retry-After": refusals,
@@ -105,10 +106,10 @@ def _answer(http: httpx.Client, fleet: Fleet, account: Account) -> int:
     return answer.status_code
 
 
-def _acknowledged(http: httpx.Client, fleet: Fleet, account: Account, n: int) -> str:
-    """Submit a job of two seconds with two images; the account knows it."""
+def acknowledged(http: httpx.Client, fleet: Fleet, account: Account, n: int, *, steps: int = 10) -> str:
+    """Submit a job of two images, each of so many slow steps; the account knows it."""
     prompt, seed = PROMPTS[n % len(PROMPTS)], n % SEEDS
-    job = body(prompt, seed, steps=10, num_images=2)
+    job = body(prompt, seed, steps=steps, num_images=2)
     job_id = str(
         http.post(f"{fleet.gateways[n % 2].url}/api/v1/generate", json=job).raise_for_status().json()["job_id"]
     )
@@ -119,7 +120,7 @@ def _acknowledged(http: httpx.Client, fleet: Fleet, account: Account, n: int) ->
 def _next_job(http: httpx.Client, fleet: Fleet, account: Account, n: int) -> None:
     """One more job for each worker: none of them is lost to the queue."""
     for k in range(2 * len(fleet.workers)):
-        _acknowledged(http, fleet, account, n + k)
+        acknowledged(http, fleet, account, n + k)
     busy = "SELECT count(DISTINCT worker) FROM jobs WHERE state = 'running'"
     until(lambda: fleet.query(busy)[0][0] == len(fleet.workers), 60, lambda: "a worker takes no more jobs")
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,13 +34,13 @@ class Mistake(Exception):
 
 @dataclass
 class Process:
-    """A gateway, or a worker where `port` is None; `env` is added to the environment."""
+    """A gateway, or a worker where `port` is None, whose clock is so many seconds ahead."""
 
     name: str
     folder: Path
     config: dict[str, dict[str, Any]]
     port: int | None = None
-    env: Mapping[str, str] = field(default_factory=dict)
+    ahead_s: float = 0.0
     popen: subprocess.Popen[bytes] | Forked | None = None
 
     @property
@@ -53,12 +53,15 @@ class Process:
         file.write_text(json.dumps(self.config))  # JSON is YAML
         role = ["worker"] if self.port is None else ["serve", "--port", str(self.port)]
         with (self.folder / "log").open("ab") as log:
-            words = ["api_main.py", *role, "--config", str(file)]
-            if not self.env and can_fork(words[0]):
+            program = ["api_main.py"]
+            if self.ahead_s:
+                (self.folder / "ahead").write_text(str(self.ahead_s))
+                program = ["tests/support/jumping_gateway.py", str(self.folder / "ahead")]
+            words = [*program, *role, "--config", str(file)]
+            if can_fork(words[0]):
                 self.popen = Forked(words, log.fileno())
-                return
-            environment = {**os.environ, **self.env}
-            self.popen = subprocess.Popen([sys.executable, *words], cwd=ROOT, stdout=log, stderr=log, env=environment)
+            else:
+                self.popen = subprocess.Popen([sys.executable, *words], cwd=ROOT, stdout=log, stderr=log)
 
     @property
     def pid(self) -> int:
@@ -94,9 +97,9 @@ class Process:
 
 
 class Fleet:
-    """Gateways and workers on a schema of one PostgreSQL server, with one output folder. A context manager.
+    """Gateways and workers on a schema of one PostgreSQL server, with one folder of images. A context manager.
 
-    `script` is the fake engine's; `env` is added to the environment of some processes, by name; `config` is added to
+    `script` is the fake engine's; `ahead_s` sets the clocks of some processes, by name; `config` is added to
     every process's configuration.
     """
 
@@ -110,15 +113,17 @@ class Fleet:
         script: Mapping[str, Any] | None = None,
         lease_s: float = LEASE_S,
         backend: str = "fake",
-        env: Mapping[str, Mapping[str, str]] | None = None,
+        ahead_s: Mapping[str, float] | None = None,
         config: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         self.folder, self.server = folder, server
         self.url = server.new_url()
-        self.output = folder / "output"
+        self.files = folder / "files"
+        self.output = self.files / "images"
+        self.files.mkdir(parents=True)
         self.script = {"step_seconds": 0.02, **(script or {})}
         self._lease_s, self._backend = lease_s, backend
-        self._env, self._config = env or {}, config or {}
+        self._ahead_s, self._config = ahead_s or {}, config or {}
         self.gateways = [self._process(f"gateway-{n}", free_port()) for n in range(1, gateways + 1)]
         self.workers = [self._process(f"worker-{n}", None) for n in range(1, workers + 1)]
 
@@ -128,7 +133,8 @@ class Fleet:
             "engine": {"backend": self._backend},
             "models": {"default": "flux2-tiny", "auto_download": False, "steps_as_sent": True},
             "store": {"url": self.url, "data_dir": str(folder / "data"), "min_free_gb": 0},
-            "generation": {"output_dir": str(self.output), "previews": False},
+            "files": {"url": f"file://{self.files}"},
+            "generation": {"output_dir": str(folder / "output"), "previews": False},
             "worker": {"name": name, "lease_s": self._lease_s, **({} if port is None else {"lanes": []})},
             "log": {"level": "INFO"},
         }
@@ -136,7 +142,7 @@ class Fleet:
             values["engine"]["fake_script"] = json.dumps(self.script)
         for section, more in self._config.items():
             values[section] = {**values.get(section, {}), **more}
-        return Process(name, folder, values, port, self._env.get(name, {}))
+        return Process(name, folder, values, port, self._ahead_s.get(name, 0.0))
 
     def reach(self, name: str, url: str) -> None:
         """Let a process that has not started reach the database by another address."""
@@ -193,6 +199,15 @@ class Fleet:
             return set()
         gateways = {gateway.name for gateway in self.gateways}
         return {name for name, state in found if state == "ready" or name in gateways}
+
+    def image_names(self) -> set[str]:
+        """Names of the files of images."""
+        return {file.name for file in self.output.glob("*.png")}
+
+    def image(self, name: str) -> bytes | None:
+        """The content of an image's file; None where there is none."""
+        file = self.output / name
+        return file.read_bytes() if file.exists() else None
 
     def query(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """The rows of a statement, past the store. Raises: psycopg.Error."""

@@ -355,6 +355,25 @@ async def test_a_database_that_goes_away_loses_nothing_and_is_found_again(tmp_pa
         await asyncio.to_thread(own.remove)
 
 
+async def test_a_database_that_was_away_for_long_is_used_as_soon_as_it_is_back(tmp_path: Path) -> None:
+    own = await asyncio.to_thread(Server)
+    try:
+        async with processes(tmp_path, 1, own.url()) as (one,):
+            await one.store.submit(a_job(), NO_BOUNDS)
+            lease = await one.store.claim(WorkerInfo(id="w", lease_s=60))
+            assert lease is not None
+            assert await one.store.renew([lease]) == []
+            await asyncio.to_thread(own.kill)
+            for _ in range(16):
+                with pytest.raises(StorageFault):
+                    await one.store.renew([lease])
+                await asyncio.sleep(0.25)
+            await asyncio.to_thread(own.start)
+            assert await one.store.renew([lease]) == []
+    finally:
+        await asyncio.to_thread(own.remove)
+
+
 STOPS_INSIDE = """
 import asyncio, re, sys, time
 from pathlib import Path
