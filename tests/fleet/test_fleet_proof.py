@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import plistlib
 import re
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -25,11 +27,11 @@ from gateway.jobs.facts import Requeued
 from gateway.jobs.job import State
 from gateway.settings import load_settings
 from gateway.store.base import WorkerInfo
-from gateway.store.postgres.connection import quoted
+from gateway.store.postgres.connection import connected, parameters, quoted
 from gateway.store.postgres.store import PostgresStore
 from tests.support import a_job
-from tests.support.live import ROOT
-from tests.support.postgres import program, server
+from tests.support.live import ROOT, free_port
+from tests.support.postgres import OPTIONS, UNPRIVILEGED, Server, program, server
 from tests.support.store import NO_BOUNDS, image
 
 PAGE = (ROOT / "docs" / "scale-out.md").read_text(encoding="utf-8")
@@ -185,3 +187,41 @@ def test_documented_service_of_a_worker_has_settings_that_exist(tmp_path: Path) 
     loaded = load_settings(["--config", str(file)], {}, "worker")
     assert loaded.worker.name == "mac-2"
     assert service["ExitTimeOut"] > loaded.worker.drain_s
+
+
+def test_database_on_another_machine_is_reached_by_tls_alone(certificates: Path) -> None:
+    """By the command of docs/scale-out.md, for an address of this machine."""
+    assert OPENSSL.replace("127.0.0.1", "mac-1.local").replace("IP:", "DNS:") in PAGE
+    port = free_port()
+    options = ("listen_addresses=127.0.0.1", "ssl=on", f"ssl_cert_file={certificates}/server.crt")
+    own = Server((*OPTIONS, *options, f"ssl_key_file={certificates}/server.key"), port)
+    try:
+        url = f"postgresql://postgres@127.0.0.1:{port}/postgres?sslmode=verify-full&sslrootcert={certificates}"
+        with connected(f"{url}/server.crt", "proof") as db:
+            encrypted = db.execute("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()").fetchone()
+            assert encrypted is not None
+            assert encrypted[0]
+        with pytest.raises(psycopg.OperationalError, match="certificate"):
+            connected(f"{url}/other.crt", "proof")
+    finally:
+        own.remove()
+    assert parameters("postgresql://mflux@mac-1.local/mflux", "proof")["sslmode"] == "require"
+    assert "sslmode" not in parameters("postgresql://mflux@localhost/mflux", "proof")
+
+
+OPENSSL = "openssl req -new -x509 -days 3650 -nodes -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1"
+
+
+@pytest.fixture
+def certificates() -> Iterator[Path]:
+    """A folder with a certificate of a server and its key, and with a certificate of another one."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for who in ("server", "other"):
+            words = [*OPENSSL.split(), "-keyout", folder / f"{who}.key", "-out", folder / f"{who}.crt"]
+            subprocess.run(words, check=True, capture_output=True)
+            (folder / f"{who}.key").chmod(0o600)
+            if UNPRIVILEGED is not None:
+                shutil.chown(folder / f"{who}.key", UNPRIVILEGED)
+        folder.chmod(0o755)
+        yield folder

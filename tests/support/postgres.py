@@ -39,8 +39,9 @@ _names = itertools.count()
 class Server:
     """A server in a temporary folder; `kill` and `start` are for tests of its absence."""
 
-    def __init__(self, options: Sequence[str] = OPTIONS) -> None:
-        self._options = options
+    def __init__(self, options: Sequence[str] = OPTIONS, port: int = 5432) -> None:
+        """`port` is in the socket's name; the server listens on it only where `options` give an address."""
+        self._options, self._port = (*options, f"port={port}"), port
         self.folder = Path(tempfile.mkdtemp(prefix="pg-"))
         self.folder.chmod(0o755)
         self._data = self.folder / "data"
@@ -108,7 +109,9 @@ class Server:
 
     def url(self, schema: str | None = None) -> str:
         options = "" if schema is None else f"&options={quote(f'-c search_path={schema}')}"
-        return f"postgresql:///postgres?host={quote(str(self.folder), safe='')}&user=postgres{options}"
+        return (
+            f"postgresql:///postgres?host={quote(str(self.folder), safe='')}&port={self._port}&user=postgres{options}"
+        )
 
     def new_url(self) -> str:
         """The address of a new schema."""
