@@ -225,8 +225,11 @@ class SqlStore:
 
     async def record(self, lease: Lease, fact: StateFacts) -> JobEvent | None:
         def work(db: Connection) -> JobEvent | None:
-            job = rows.leased_job(db, lease)
-            return None if job is None else self._append(db, job, fact).events[-1]
+            if (job := rows.leased_job(db, lease)) is None:
+                return None
+            if fact in job.images:  # recorded, but the answer was lost
+                return next(event for event in job.events if event.fact == fact)
+            return self._append(db, job, fact).events[-1]
 
         return await self._records.write(work)
 

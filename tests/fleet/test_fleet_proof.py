@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import plistlib
 import re
 import shutil
@@ -30,8 +31,10 @@ from gateway.store.base import WorkerInfo
 from gateway.store.postgres.connection import connected, parameters, quoted
 from gateway.store.postgres.store import PostgresStore
 from tests.support import a_job
+from tests.support.fleet import LEASE_S, fleet_in
 from tests.support.live import ROOT, free_port
 from tests.support.postgres import OPTIONS, UNPRIVILEGED, Server, program, server
+from tests.support.service import ME, request, until
 from tests.support.store import NO_BOUNDS, image
 
 PAGE = (ROOT / "docs" / "scale-out.md").read_text(encoding="utf-8")
@@ -63,6 +66,23 @@ def test_stopped_worker_is_fenced_after_its_lease(tmp_path: Path) -> None:
 def test_worker_without_its_database_is_fenced_and_goes_on(tmp_path: Path) -> None:
     found = partition(tmp_path, server(), rounds=2, lease_s=1.5)
     assert (found["mistakes"], found["lost"], found["twice"], found["other_pixels"]) == ([], 0, 0, 0)
+
+
+async def test_each_image_of_a_job_is_filed_after_the_store_was_away_for_longer_than_the_lease(tmp_path: Path) -> None:
+    async with fleet_in(tmp_path) as fleet:
+        gateway = await fleet.start("gateway", lanes=(), models=())
+        await fleet.start("worker", script={"step_seconds": 0.1})
+        job = await gateway.submit(request(steps=5, seeds=(1, 2, 3)), ME)
+        await until(lambda: gateway.events.progress(job.id) is not None)
+        for view in fleet.stores.values():
+            view.is_away = True
+        await asyncio.sleep(2 * LEASE_S)
+        for view in fleet.stores.values():
+            view.is_away = False
+        ended = await asyncio.wait_for(gateway.ended(job.id), 20)
+        assert (ended.state, ended.attempt, len(ended.images)) == (State.SUCCEEDED, 1, 3)
+        files = {file.name for file in (tmp_path / "output").iterdir() if file.suffix == ".png"}
+        assert files == {image.file for image in ended.images}
 
 
 def test_idle_worker_starts_a_job_when_it_is_submitted_and_not_at_its_next_report(tmp_path: Path) -> None:
