@@ -276,7 +276,7 @@ class LaneRunner(ABC):
         job_id = lease.job.id
         self._stops.end_work(job_id)
         if self._is_lost(lease):
-            return self._end_work(lease)
+            return await self._leave_to_others(lease)
 
         async def write() -> None:
             job = await self._store.get(job_id)
@@ -293,6 +293,13 @@ class LaneRunner(ABC):
         self._cancels.pop(job_id, None)
         self._bus.end(job_id)
 
+    async def _leave_to_others(self, lease: Lease) -> None:
+        """Forget a job whose lease is lost; a later attempt of it may run here already."""
+        self._end_work(lease)
+        if self.running is None or self.running.id != lease.job.id or self._runs(lease.job):
+            self._cancels.pop(lease.job.id, None)
+            await asyncio.to_thread(self._tidy, lease.job.id)
+
     async def _end(self, lease: Lease, outcome: Outcome) -> None:
         """Commit the outcome of a job and remove its temporary files."""
         await self._commit(lease, outcome)
@@ -304,9 +311,7 @@ class LaneRunner(ABC):
             outcome = Cancelled(reason=self._cancels.get(job_id, outcome.reason))
         self._stops.end_work(job_id)
         if self._is_lost(lease):
-            self._end_work(lease)
-            if self.running is None or self.running.id != job_id:  # a later attempt has files of the same job
-                await asyncio.to_thread(self._tidy, job_id)
+            await self._leave_to_others(lease)
             return False
 
         def not_yet() -> None:

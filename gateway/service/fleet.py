@@ -121,6 +121,7 @@ class Fleet:
             library,
             residency.admission,
             self.roster,
+            options.lanes,
             wake=self._wake_lane,
             brings=brings,
             is_set_aside=residency.is_set_aside,

@@ -14,7 +14,7 @@ from tests.support.forked import Forked
 from tests.support.live import Live
 from tests.support.postgres import server
 
-LEASE_S = 1.5
+LEASE_S = 1.0
 
 
 class WorkerProcess:
