@@ -30,7 +30,9 @@ from gateway.errors import (
 )
 from gateway.events.bus import Event, EventBus
 from gateway.events.positions import KEPT_AS, QueuePositions
+from gateway.events.previews import Previews
 from gateway.events.streams import watch
+from gateway.files.base import Files
 from gateway.first_of import first_of
 from gateway.fleet.node import Node, NodeState, SeenNode
 from gateway.fleet.reports import Reports
@@ -103,9 +105,10 @@ class JobService:
         input_place: Probe | None = None,
         shared: SharedStore | None = None,
         node: FleetOptions | None = None,
+        previews: Files | None = None,
     ) -> None:
         """`input_place`: where the store has its inputs, if not beside `spool`. `shared` is the store, where several
-        processes use it; `node` is this one among them.
+        processes use it; `node` is this one among them, `previews` where they store previews for each other.
         """
         self.library = library
         self.output = output
@@ -140,6 +143,7 @@ class JobService:
             runs=lambda job_id: self.fleet is None or job_id in self.fleet.leases.job_ids,
             needed_bytes=None if shared is None else usual_bytes,
         )
+        shared_previews = None if previews is None else Previews(previews)
         self.fleet = None
         if shared is not None and node is not None:
             self.fleet = Fleet(
@@ -150,6 +154,7 @@ class JobService:
                 residency=self.residency,
                 forecaster=self._forecaster,
                 lanes=lambda: self._lanes,
+                previews=shared_previews,
                 status=self._node_status,
                 brings=lambda model, loras: self.downloads.brings(model, loras),
                 on_download=lambda job_id, fact: self.downloads.publish_of(job_id, fact),
@@ -266,7 +271,7 @@ class JobService:
             check_running=self._check_running,
             rights=options.rights,
         )
-        self._retention = Retention(store, output, options, shared)
+        self._retention = Retention(store, output, options, shared, shared_previews)
         self._starting: asyncio.Task[None] | None = None
         self._leaving: asyncio.Task[None] | None = None
         self._has_started = False

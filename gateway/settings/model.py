@@ -510,6 +510,11 @@ class Settings(LazyModel):
             )
         if not self.worker.lanes:
             raise SettingsError("worker.lanes: a worker without lanes would do nothing; name engine, ocr or network")
+        if self.files.url is None:
+            raise SettingsError(
+                "a worker needs the images and inputs of its gateways: set files.url (--files) to a folder that all"
+                " machines share, or to s3://bucket, as theirs"
+            )
 
     def check_lanes(self) -> None:
         """Raises: SettingsError if jobs would never run, because no other process can have them."""

@@ -185,7 +185,7 @@ def test_paused_process_finds_its_lease_lost_and_files_nothing(fleet: ProcessFle
         stopped.wait_for("the lease is lost")
         again = submit(client)["job_id"]
         assert ended(client, again)["status"] == "completed"
-        assert len(list((tmp_path / "output").glob(f"{job}.*.png"))) == 1
+        assert len(list((tmp_path / "files" / "images").glob(f"{job}.*.png"))) == 1
 
 
 def test_ticket_of_one_gateway_opens_a_stream_at_the_other_once(fleet: ProcessFleet, tmp_path: Path) -> None:
@@ -216,6 +216,7 @@ def test_ticket_of_one_gateway_opens_a_stream_at_the_other_once(fleet: ProcessFl
         (["--store", "postgresql://h/d", "--lanes", "engines"], {}, "worker.lanes"),
         (["--store", "postgresql://h/d", "--lanes", ""], {}, "worker.lanes"),
         (["--store", "postgresql://h/d", "--lanes", "engine,engine"], {}, "lanes"),
+        (["--store", "postgresql://h/d"], {}, "files.url (--files)"),
         (["--store", "postgresql://h/d", "--name", "a b"], {}, "worker.name"),
         (["--store", "postgresql://h/d", "--label", "x"], {}, "--label"),
         (["--store", "postgresql://h/d", "--port", "1"], {}, "--port"),
@@ -249,7 +250,11 @@ def test_gateway_without_other_processes_runs_all_lanes() -> None:
 
 
 def test_worker_whose_database_does_not_answer_exits_with_1(tmp_path: Path) -> None:
-    done = _run(["worker", "--store", f"postgresql:///x?host={tmp_path}", "--backend", "fake"], {}, tmp_path)
+    done = _run(
+        ["worker", "--store", f"postgresql:///x?host={tmp_path}", "--files", tmp_path.as_uri(), "--backend", "fake"],
+        {},
+        tmp_path,
+    )
     assert done.returncode == 1, done.stderr
     assert "does not answer" in done.stderr
 
