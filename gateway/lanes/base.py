@@ -71,14 +71,23 @@ class LaneRunner(ABC):
         """Set unless a job is being submitted that the lane claims with its submit."""
         self._is_free.set()
         self._given: Lease | None = None
-        self.running: Job | None = None
-        """The job that runs now."""
+        self._at_work: dict[str, Job] = {}
+        """The jobs that run now, in the order of their starts."""
         bus.listen(self.on_event)
 
     def on_event(self, job: Job, event: JobEvent) -> None:
         """Wake the lane for a job that waits for it."""
         if job.state is State.QUEUED and lane_of(job.plan) == self.lane:
             self.wake()
+
+    @property
+    def running(self) -> Job | None:
+        """The job that runs now; of two the later one."""
+        return next(reversed(self._at_work.values()), None)
+
+    def runs(self, job_id: str) -> bool:
+        """Whether the job runs now."""
+        return job_id in self._at_work
 
     @abstractmethod
     async def start(self) -> None: ...
@@ -174,19 +183,28 @@ class LaneRunner(ABC):
             self._stops.begin_work(lease.job.id)
             if (reason := self._stops.reason(lease.job.id)) is not None:
                 self._cancels.setdefault(lease.job.id, reason)
-            try:
-                await self._do(lease)
-            except self.stops:
-                await asyncio.shield(self._store.release(lease, "gateway_restart"))
-                raise
-            except Exception as error:
-                if (fault := fault_of(error)) is not None:
-                    await self._put_back(lease, fault)
-                    continue
-                log.exception("the lane failed on a job", extra={"job": lease.job.id})
-                await self._end(lease, Failed(code="internal_error", message="The gateway made a mistake."))
-            finally:
-                self.running = None
+            await self._attend(lease)
+
+    async def _attend(self, lease: Lease) -> None:
+        """Run a job until the lane may claim the next one. Raises: one of `stops`; the job is put back then."""
+        self._at_work[lease.job.id] = lease.job
+        try:
+            await self._do(lease)
+        except self.stops:
+            await asyncio.shield(self._store.release(lease, "gateway_restart"))
+            raise
+        except Exception as error:
+            if (fault := fault_of(error)) is not None:
+                return await self._put_back(lease, fault)
+            log.exception("the lane failed on a job", extra={"job": lease.job.id})
+            await self._end(lease, Failed(code="internal_error", message="The gateway made a mistake."))
+        finally:
+            self._leave(lease)
+
+    def _leave(self, lease: Lease) -> None:
+        """The job no longer runs, whether its end is on disk or not."""
+        if self._at_work.get(lease.job.id) is lease.job:
+            del self._at_work[lease.job.id]
 
     async def _died(self, lease: Lease, code: FailureCode, message: str) -> None:
         """The process of a job died: the first time the job waits again, the second time it fails with `message`."""

@@ -22,6 +22,7 @@ from engine.clock import patience
 from engine.protocol import (
     Cancelled,
     CancelReason,
+    Denoised,
     Drawn,
     Failed,
     Generate,
@@ -45,7 +46,7 @@ from gateway.lanes.filing import Filed, Filing
 from gateway.lanes.pending_stops import Stops
 from gateway.models.library import Library
 from gateway.private_files import write_private
-from gateway.residency import ResidencyManager, Shortage
+from gateway.residency import Beside, ResidencyManager, Shortage
 from gateway.store.base import JobStore, Lease, WorkerInfo
 from gateway.store.folder_health import SPOOL, Place, StorageHealth
 
@@ -62,7 +63,9 @@ OF_ANY_PLACE = frozenset({"internal_error", "bad_input", "model_missing", "model
 
 
 class EngineLane(LaneRunner):
-    """The lane of the engine: one job at a time; the last images of a job are filed while the next job runs."""
+    """The lane of the engine: denoises one job at a time. The last image of a job is decoded and filed while the next
+    job runs.
+    """
 
     lane = "engine"
     stops = (asyncio.CancelledError, EngineStopped)
@@ -102,7 +105,12 @@ class EngineLane(LaneRunner):
         self._inputs = inputs
         self._output = output
         self._spool = spool
-        self._finishing: set[asyncio.Task[None]] = set()
+        self._works: set[asyncio.Task[None]] = set()
+        """One for each job, until its end is on disk."""
+        self._frees: dict[str, asyncio.Event] = {}
+        """Of each job: whether the engine could take the next one."""
+        self._decoding: Job | None = None
+        """The job whose last image is decoded while the next one may run."""
 
     async def start(self) -> None:
         await asyncio.to_thread(_empty_folder, self._spool)
@@ -118,7 +126,7 @@ class EngineLane(LaneRunner):
             self._loop.cancel()
         await self._engine.stop()
         if self._loop is not None:
-            await asyncio.gather(self._loop, *self._finishing, return_exceptions=True)
+            await asyncio.gather(self._loop, *self._works, return_exceptions=True)
 
     async def cancel(self, job_id: str, reason: CancelReason) -> None:
         """Stop a claimed job; the store has recorded the request."""
@@ -137,7 +145,7 @@ class EngineLane(LaneRunner):
 
     @property
     def _is_ready(self) -> bool:
-        return self._engine.status.state == "ready"
+        return self._engine.is_free
 
     async def _wait_ready(self) -> None:
         if self._is_ready:
@@ -147,8 +155,41 @@ class EngineLane(LaneRunner):
         await self._engine.wait_ready()
         self._forecaster.engine_started()
 
+    async def _attend(self, lease: Lease) -> None:
+        """Run a job until the engine may take the next one; its end comes by itself."""
+        free = self._frees[lease.job.id] = asyncio.Event()
+        work = asyncio.create_task(super()._attend(lease))
+        self._works.add(work)
+        work.add_done_callback(self._forget)
+        work.add_done_callback(lambda _: free.set())
+        try:
+            await free.wait()
+        except asyncio.CancelledError:
+            if not free.is_set():
+                work.cancel()
+                await asyncio.gather(work, return_exceptions=True)
+            raise
+        if work.done():
+            work.result()
+
+    def _forget(self, work: asyncio.Task[None]) -> None:
+        self._works.discard(work)
+        if not work.cancelled():
+            work.exception()  # known: the job was put back
+
+    def _leave(self, lease: Lease) -> None:
+        super()._leave(lease)
+        if self._decoding is lease.job:
+            self._decoding = None
+        self._set_free(lease)
+
+    def _set_free(self, lease: Lease) -> None:
+        """Let the lane claim the next job."""
+        if (free := self._frees.pop(lease.job.id, None)) is not None:
+            free.set()
+
     async def _do(self, lease: Lease) -> None:
-        job = self.running = lease.job
+        job = lease.job
         self._bus.begin(job.id, _count(job.plan), job.first_undrawn)
         command = await self._command(job)
         if isinstance(command, Failed):
@@ -159,27 +200,28 @@ class EngineLane(LaneRunner):
             await self._save_copy()
         filing = Filing(self._store, self._output, self._spool, lease, _count(job.plan))
         try:
-            outcome = Cancelled() if job.id in self._cancels else await self._draw(job, command, filing)
+            outcome = Cancelled() if job.id in self._cancels else await self._draw(lease, command, filing)
         except EngineDied as death:
             failure = await filing.recorded()
             is_crash_at_load = (death.phase, death.reason) == ("loading", "engine_crash")
             if is_crash_at_load and await self._tried(job.plan) is None:  # otherwise the model may not be the cause
                 await self._residency.note_death_at_load(command)
-            return await self._after_death(lease, death.reason, failure)
+            return await self._after_death(lease, death.reason, failure, is_shared=death.is_shared)
         except (asyncio.CancelledError, EngineStopped):
             await filing.recorded()
             raise
         if isinstance(outcome, Failed) and outcome.code == "engine_oom":
-            return await self._after_death(lease, "engine_oom", await filing.recorded())
-        finishing = asyncio.create_task(self._finish(lease, filing, outcome))
-        self._finishing.add(finishing)
-        finishing.add_done_callback(self._finishing.discard)
+            is_shared = len(self._at_work) > 1
+            return await self._after_death(lease, "engine_oom", await filing.recorded(), is_shared=is_shared)
+        self._leave(lease)
+        await self._finish(lease, filing, outcome)
 
-    async def _draw(self, job: Job, command: Run, filing: Filing) -> Outcome | None:
+    async def _draw(self, lease: Lease, command: Run, filing: Filing) -> Outcome | None:
         """Run a job in the engine and publish its facts; None where the engine reported no outcome.
 
         Raises: EngineDied, EngineStopped.
         """
+        job = lease.job
         outcome: Outcome | None = None
         async with aclosing(self._engine.run(command)) as facts:
             async for fact in facts:
@@ -190,6 +232,10 @@ class EngineLane(LaneRunner):
                     case PromptRead():
                         if fact not in job.readings:  # recorded in an earlier attempt
                             filing.add(fact)
+                    case Denoised():
+                        self._forecaster.on_fact(job.id, fact)
+                        self._decoding = job
+                        self._set_free(lease)
                     case Succeeded() | Failed() | Cancelled():
                         outcome = fact
                     case _:
@@ -218,7 +264,9 @@ class EngineLane(LaneRunner):
         assert not isinstance(plan, Ocr | Download), "the store gives this lane its own jobs only"
         try:
             spec = self._library.find(plan.model)
-            folder, also, copy, is_beside = await asyncio.to_thread(self._paths, plan, spec)
+            # A job that was lost with its engine runs alone, so that it shows whether it was the cause.
+            before = self._decoding if job.attempt == 1 else None
+            folder, also, copy, beside = await asyncio.to_thread(self._paths, plan, spec, before)
             inputs = await self._lay_out_inputs(job)
         except ModelNotOnDisk as error:
             return Failed(code="model_missing", message=error.message)
@@ -239,20 +287,25 @@ class EngineLane(LaneRunner):
             inputs=inputs,
             spool_dir=str(self._spool),
             first_image=job.first_undrawn,
-            decode_beside=is_beside,
+            decode_beside=beside.images,
+            ends_beside=beside.end and job.attempt == 1,
+            begins_beside=beside.begin,
         )
 
-    def _paths(self, plan: EngineJob, spec: ModelSpec) -> tuple[Path, tuple[Path, ...], Path | None, bool]:
-        """The folders of the weights, of further repositories, and of the quantised copy; whether images are decoded
-        beside the next one. Blocks.
+    def _paths(
+        self, plan: EngineJob, spec: ModelSpec, before: Job | None
+    ) -> tuple[Path, tuple[Path, ...], Path | None, Beside]:
+        """The folders of the weights, of further repositories, and of the quantised copy; what is done beside decoding,
+        after a job `before` whose last image is decoded. Blocks.
 
         Raises: ModelNotOnDisk, ModelUnavailable, InsufficientMemory.
         """
         folder, also = self._library.folder(spec), self._library.further_folders(spec)
         self._residency.admit(plan, spec)
         self._storage.see(f"model {plan.model}", Place(f"the folder of {plan.model}", folder, is_written=False))
-        copy, is_beside = self._residency.copy_of(plan, spec, folder), self._residency.decodes_beside(plan, spec)
-        return folder, also, copy, is_beside
+        former = before.plan if before is not None and isinstance(before.plan, Generate) else None
+        copy, beside = self._residency.copy_of(plan, spec, folder), self._residency.beside(plan, spec, former)
+        return folder, also, copy, beside
 
     async def _lay_out_inputs(self, job: Job) -> dict[str, str]:
         """The paths of a plan's inputs by name: blobs, written to files of the job, and LoRAs.
@@ -320,14 +373,22 @@ class EngineLane(LaneRunner):
             await filing.remove_unrecorded()
         await self._residency.keep()
 
-    async def _after_death(self, lease: Lease, reason: DeathReason, failure: Failed | StorageFault | None) -> None:
-        """End or put back a job whose engine died or had not enough memory; the images before that are filed."""
+    async def _after_death(
+        self, lease: Lease, reason: DeathReason, failure: Failed | StorageFault | None, *, is_shared: bool
+    ) -> None:
+        """End or put back a job whose engine died or had not enough memory; the images before that are filed.
+
+        Where the engine had another job, too (`is_shared`), that one may be the cause: both go back uncounted, and run
+        alone.
+        """
         if failure is None:
             failure = await self._lost_model(lease.job.plan)
         if isinstance(failure, StorageFault):
             return await self._put_back(lease, failure)
         if failure is not None:
             return await self._end(lease, failure)
+        if is_shared:
+            return await self._give_back(lease, "released")
         plan = lease.job.plan
         if (tried := await self._tried(plan)) is not None and reason != "engine_timeout":
             what = "Insufficient memory." if reason == "engine_oom" else "The engine stopped."

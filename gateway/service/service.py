@@ -458,7 +458,7 @@ class JobService:
 
     async def _cancel(self, job_id: str, reason: CancelReason) -> None:
         for lane in self._lanes.values():
-            if lane.running is not None and lane.running.id == job_id:
+            if lane.runs(job_id):
                 await lane.cancel(job_id, reason)  # before the write: the disk may be slow or full
         try:
             async with patience(STORE_ANSWER_S):
