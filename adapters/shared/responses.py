@@ -14,7 +14,7 @@ from adapters.shared.context import core_of
 from engine.protocol import Failed
 from gateway.errors import ClientGone, GatewayError, GenerationFailed, ImageGone, InvalidRequest, clip
 from gateway.http.error_body import bounded
-from gateway.images.output import Note
+from gateway.images.output import Note, OutputFolder
 from gateway.jobs.facts import ImageDone
 from gateway.jobs.job import Job, State
 from gateway.jobs.resolve import Adjustment
@@ -44,8 +44,13 @@ def raise_for(job: Job) -> None:
 
 
 async def png_of(request: Request, done: ImageDone) -> bytes:
-    """The stored PNG of a finished image. Raises: ImageGone, ImageDamaged, StorageFault."""
-    data = await asyncio.to_thread(core_of(request).output.read, done.file, Note.of(done))
+    """The stored PNG of a finished image. Raises: as stored_png."""
+    return await asyncio.to_thread(stored_png, core_of(request).output, done)
+
+
+def stored_png(output: OutputFolder, done: ImageDone) -> bytes:
+    """The stored PNG of a finished image. Blocks. Raises: ImageGone, ImageDamaged, StorageFault."""
+    data = output.read(done.file, Note.of(done))
     if data is None:
         raise ImageGone
     return data

@@ -20,7 +20,22 @@ from engine.client.environment import child_arguments, child_environment
 from engine.client.options import EngineOptions
 from engine.client.turn import Turn
 from engine.clock import Alarm
-from engine.protocol import MAX_LINE_BYTES, Frozen, JobReport, Memory, Ping, Pong, Ready, decode_report, encode
+from engine.protocol import (
+    MAX_LINE_BYTES,
+    Decoding,
+    Drawn,
+    Frozen,
+    JobReport,
+    Memory,
+    Ping,
+    Pong,
+    Preview,
+    PromptRead,
+    Ready,
+    StepDone,
+    decode_report,
+    encode,
+)
 
 log = logging.getLogger("engine.client")
 child_log = logging.getLogger("engine.child")
@@ -34,6 +49,10 @@ KillReason = Literal["cancel", "stop", "timeout", "nonsense", "unclean", "start"
 
 EXPECTED: frozenset[KillReason] = frozenset(("cancel", "stop"))
 """Reasons that are no failure of the child."""
+
+
+PROGRESS = (StepDone, Decoding, Preview, Drawn, PromptRead)
+"""Facts after which the child can do what it could before."""
 
 
 class Child(asyncio.SubprocessProtocol):
@@ -242,6 +261,8 @@ class Child(asyncio.SubprocessProtocol):
                     self._ping = None
             case Memory() | JobReport():
                 self._on_report(self, report)
+                if isinstance(report, JobReport) and isinstance(report.fact, PROGRESS):
+                    return
         self.changed.set()
 
     def _on_invalid_output(self, what: str) -> None:

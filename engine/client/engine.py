@@ -10,7 +10,8 @@ import logging
 import signal
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import Literal, assert_never
 
 from engine.client.child import EXPECTED, Child
@@ -119,27 +120,24 @@ class Engine:
 
     @property
     def status(self) -> EngineStatus:
-        return replace(self._state(), starts=self._starts, deaths=self._deaths)
-
-    def _state(self) -> EngineStatus:
-        child, backend = self._child, self._options.backend
+        state = partial(
+            EngineStatus,
+            backend=self._options.backend,
+            memory_limit_bytes=self._limit_bytes,
+            starts=self._starts,
+            deaths=self._deaths,
+        )
+        child = self._child
         if self._supervision is None or self._stopping:
-            return EngineStatus("stopped", backend, "The engine is stopped.", memory_limit_bytes=self._limit_bytes)
+            return state("stopped", reason="The engine is stopped.")
         if child is None or child.ready is None or child.kill_reason is not None:
-            return EngineStatus(
-                "down" if self._down else "starting",
-                backend,
-                self._reason or "The engine is starting.",
-                memory_limit_bytes=self._limit_bytes,
-            )
-        return EngineStatus(
+            return state("down" if self._down else "starting", reason=self._reason or "The engine is starting.")
+        return state(
             "ready" if child.idle else "busy",
-            backend,
             device=child.ready.device,
             pid=child.pid,
             loaded_model=self._loaded_model,
             memory=self._memory,
-            memory_limit_bytes=self._limit_bytes,
         )
 
     async def wait_ready(self, timeout_s: float | None = None) -> None:
@@ -152,7 +150,7 @@ class Engine:
     def is_free(self) -> bool:
         """Whether a job could begin."""
         child = self._child
-        return self.status.works and child is not None and child.free and child is not self._unloading
+        return child is not None and child.free and child is not self._unloading and self.status.works
 
     # ---- jobs ----------------------------------------------------------------------------------
 

@@ -114,16 +114,25 @@ class Forecaster:
 
     def on_fact(self, job_id: str, fact: object) -> float | None:
         """Learn from a fact of a running job; returns the seconds until the job is done."""
+        self.learn(job_id, fact)
+        return self.left_s(job_id)
+
+    def left_s(self, job_id: str) -> float | None:
+        """Seconds until a running job is done."""
+        trace = self._traces.get(job_id)
+        return None if trace is None else self._left(trace).seconds
+
+    def learn(self, job_id: str, fact: object) -> None:
+        """Learn from a fact of a running job."""
         trace, now = self._traces.get(job_id), self._clock()
         if trace is None:
-            return None
+            return
         for part, seconds in trace.on_fact(fact, now):
             self._costs.learn(part, trace.work, seconds)
         if trace.work.lane == "engine" and not trace.loads:
             self._loaded = trace.work.needs
         if trace.phase == "filing":
             self._free_since[trace.work.lane] = trace.since
-        return self._left(trace).seconds
 
     def ends(self, job: Job) -> None:
         """Note a job that has ended; if it succeeded, its forecast is compared with the actual times."""

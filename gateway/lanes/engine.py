@@ -9,9 +9,11 @@ import asyncio
 import contextlib
 import logging
 import shutil
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import assert_never
 
@@ -35,7 +37,7 @@ from engine.protocol import (
     Upscale,
 )
 from gateway.disk import telling
-from gateway.errors import InsufficientMemory, ModelNotOnDisk, ModelUnavailable, StorageFault, StorageFull
+from gateway.errors import GatewayError, InsufficientMemory, ModelNotOnDisk, ModelUnavailable, StorageFault, StorageFull
 from gateway.events.bus import EventBus
 from gateway.forecast import Forecaster
 from gateway.images.output import OutputFolder
@@ -58,8 +60,25 @@ FAILURE_TEXT: dict[DeathReason, str] = {
 }
 
 
+PLACED_S = 1.0
+"""Seconds for which the places of a submitted job stay valid."""
 OF_ANY_PLACE = frozenset({"internal_error", "bad_input", "model_missing", "model_load_failed"})
 """Codes of failures that a missing folder can cause."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Where the weights of a plan are, and what is done beside decoding."""
+
+    plan: Plans
+    at: float
+    """Seconds of a monotonic clock."""
+    folder: Path
+    also: tuple[Path, ...]
+    """Folders of further repositories."""
+    copy: Path | None
+    """Folder of the quantised copy."""
+    beside: Beside
 
 
 class EngineLane(LaneRunner):
@@ -109,6 +128,8 @@ class EngineLane(LaneRunner):
         """One for each job, until its end is on disk."""
         self._frees: dict[str, asyncio.Event] = {}
         """Of each job: whether the engine could take the next one."""
+        self._placed: Placed | None = None
+        """Of the newest job that was submitted while the lane was idle."""
         self._decoding: Job | None = None
         """The job whose last image is decoded while the next one may run."""
 
@@ -174,8 +195,9 @@ class EngineLane(LaneRunner):
 
     def _forget(self, work: asyncio.Task[None]) -> None:
         self._works.discard(work)
-        if not work.cancelled():
-            work.exception()  # known: the job was put back
+        error = None if work.cancelled() else work.exception()
+        if error is not None and not isinstance(error, self.stops):
+            log.error("the end of a job could not be recorded", exc_info=error)
 
     def _leave(self, lease: Lease) -> None:
         super()._leave(lease)
@@ -227,25 +249,32 @@ class EngineLane(LaneRunner):
             async for fact in facts:
                 match fact:
                     case Drawn():
-                        self._forecaster.on_fact(job.id, fact)
+                        self._forecaster.learn(job.id, fact)
                         filing.add(fact)
                     case PromptRead():
                         if fact not in job.readings:  # recorded in an earlier attempt
                             filing.add(fact)
                     case Denoised():
-                        self._forecaster.on_fact(job.id, fact)
+                        self._forecaster.learn(job.id, fact)
                         self._decoding = job
                         self._set_free(lease)
                     case Succeeded() | Failed() | Cancelled():
                         outcome = fact
                     case _:
-                        self._bus.publish_progress(job.id, fact, self._forecaster.on_fact(job.id, fact))
+                        self._forecaster.learn(job.id, fact)
+                        self._bus.publish_progress(job.id, fact, partial(self._forecaster.left_s, job.id))
                 if isinstance(fact, ModelLoaded):
                     wants_copy = await self._residency.note_loaded(command, from_copy=fact.from_copy)
                     self._unsaved = command if wants_copy else None
                 if filing.has_fault:
                     break
         return outcome
+
+    def place(self, plan: EngineJob, spec: ModelSpec) -> None:
+        """Find what the command for a plan needs that was just admitted, if the lane could claim it now. Blocks."""
+        if self._is_idle and self._decoding is None:
+            with contextlib.suppress(GatewayError):  # the command says so
+                self._placed = self._paths(plan, spec, None, is_admitted=True)
 
     def _keeps(self, run: Run, phase: Phase) -> bool:
         """Whether finishing the current phase of a cancelled job is faster than replacing the engine.
@@ -266,7 +295,10 @@ class EngineLane(LaneRunner):
             spec = self._library.find(plan.model)
             # A job that was lost with its engine runs alone, so that it shows whether it was the cause.
             before = self._decoding if job.attempt == 1 else None
-            folder, also, copy, beside = await asyncio.to_thread(self._paths, plan, spec, before)
+            placed, self._placed = self._placed, None
+            is_new = placed is not None and placed.plan is plan and time.monotonic() - placed.at < PLACED_S
+            if placed is None or not is_new or before is not None:
+                placed = await asyncio.to_thread(self._paths, plan, spec, before)
             inputs = await self._lay_out_inputs(job)
         except ModelNotOnDisk as error:
             return Failed(code="model_missing", message=error.message)
@@ -281,31 +313,30 @@ class EngineLane(LaneRunner):
             attempt=job.attempt,
             plan=plan,
             spec=spec,
-            model_path=str(folder),
-            copy_path=None if copy is None else str(copy),
-            also_paths=tuple(str(path) for path in also),
+            model_path=str(placed.folder),
+            copy_path=None if placed.copy is None else str(placed.copy),
+            also_paths=tuple(str(path) for path in placed.also),
             inputs=inputs,
             spool_dir=str(self._spool),
             first_image=job.first_undrawn,
-            decode_beside=beside.images,
-            ends_beside=beside.end and job.attempt == 1,
-            begins_beside=beside.begin,
+            decode_beside=placed.beside.images,
+            ends_beside=placed.beside.end and job.attempt == 1,
+            begins_beside=placed.beside.begin,
         )
 
-    def _paths(
-        self, plan: EngineJob, spec: ModelSpec, before: Job | None
-    ) -> tuple[Path, tuple[Path, ...], Path | None, Beside]:
-        """The folders of the weights, of further repositories, and of the quantised copy; what is done beside decoding,
-        after a job `before` whose last image is decoded. Blocks.
+    def _paths(self, plan: EngineJob, spec: ModelSpec, before: Job | None, *, is_admitted: bool = False) -> Placed:
+        """Where a plan's weights are, and what is done beside decoding, after a job `before` whose last image is
+        decoded. Blocks.
 
         Raises: ModelNotOnDisk, ModelUnavailable, InsufficientMemory.
         """
         folder, also = self._library.folder(spec), self._library.further_folders(spec)
-        self._residency.admit(plan, spec)
+        if not is_admitted:
+            self._residency.admit(plan, spec)
         self._storage.see(f"model {plan.model}", Place(f"the folder of {plan.model}", folder, is_written=False))
         former = before.plan if before is not None and isinstance(before.plan, Generate) else None
         copy, beside = self._residency.copy_of(plan, spec, folder), self._residency.beside(plan, spec, former)
-        return folder, also, copy, beside
+        return Placed(plan, time.monotonic(), folder, also, copy, beside)
 
     async def _lay_out_inputs(self, job: Job) -> dict[str, str]:
         """The paths of a plan's inputs by name: blobs, written to files of the job, and LoRAs.

@@ -309,7 +309,9 @@ class JobService:
         spec = self.library.find(plan.model)
         if may_spare and isinstance(plan, Generate):
             plan = self.residency.admission.spared(plan, spec)
-        return plan, self.residency.admit(plan, spec)
+        short = self.residency.admit(plan, spec)
+        self._lane.place(plan, spec)
+        return plan, short
 
     async def _with_admission(self, new: NewJob, may_spare: bool) -> NewJob:
         """The job, admitted to memory, with its adjustments. Raises: as `admit`."""
@@ -434,9 +436,10 @@ class JobService:
         Raises: JobNotFound; Unavailable where the gateway stops first.
         """
         with self._bus.end_of(job_id) as end:
-            job = await self.get(job_id)
-            if job.state is not None and job.state.terminal:
-                return job
+            if not self._bus.is_live(job_id):
+                job = await self.get(job_id)
+                if job.state is not None and job.state.terminal:
+                    return job
             await first_of(_settled(end), self._stops.over(job_id))
             if end.done() and (ended := end.result()) is not None:
                 return ended
