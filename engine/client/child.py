@@ -124,6 +124,8 @@ class Child(asyncio.SubprocessProtocol):
             self.turn = None
         if self.ending is turn:
             self.ending = None
+        if self.turn is not None and self.turn.before is turn:
+            self.turn.on_former_end()
 
     @property
     def free(self) -> bool:

@@ -149,6 +149,12 @@ class Turn:
         own_s = self.deadline.allowance_s
         return own_s if self.before is None or self.before.ended else max(own_s, self.before.deadline.allowance_s)
 
+    def on_former_end(self) -> None:
+        """The image before is decoded: from here the deadline is this job's own."""
+        self.before = None
+        if self._silence is not None and not self.is_silent:
+            self._silence.restart(self._allowance_s)
+
     def on_fact(self, fact: Fact) -> None:
         if self.answered:
             if isinstance(fact, Succeeded | Failed | Cancelled):
