@@ -411,7 +411,9 @@ class JobService:
         admission = self.residency.admission if self.fleet is None else self.fleet.admission
         if may_spare and isinstance(plan, Generate):
             plan = admission.spared(plan, spec)
-        return plan, self.residency.admit(plan, spec) if self.fleet is None else admission.check(plan, spec)
+        short = self.residency.admit(plan, spec) if self.fleet is None else admission.check(plan, spec)
+        self._lane.place(plan, spec)
+        return plan, short
 
     async def _with_admission(self, new: NewJob, may_spare: bool) -> NewJob:
         """The job, admitted to memory, with its adjustments. Raises: as `admit`."""
@@ -565,9 +567,10 @@ class JobService:
         Raises: JobNotFound; Unavailable where the gateway stops first.
         """
         with self._bus.end_of(job_id) as end:
-            job = await self.get(job_id)
-            if job.state is not None and job.state.terminal:
-                return job
+            if not self._bus.is_live(job_id):
+                job = await self.get(job_id)
+                if job.state is not None and job.state.terminal:
+                    return job
             await first_of(_settled(end), self._stops.over(job_id))
             if end.done() and (ended := end.result()) is not None:
                 return ended
@@ -590,7 +593,7 @@ class JobService:
     async def _cancel(self, job_id: str, reason: CancelReason) -> None:
         lane: LaneRunner | None
         for lane in self._lanes.values():
-            if lane.running is not None and lane.running.id == job_id:
+            if lane.runs(job_id):
                 await lane.cancel(job_id, reason)  # before the write: the disk may be slow or full
         try:
             async with patience(STORE_ANSWER_S):

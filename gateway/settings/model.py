@@ -345,7 +345,7 @@ class EngineSettings(Section):
     low_ram: bool = Field(default=False, description="Use less memory, but more time, for requests without low_ram.")
     decode_beside: bool | None = Field(
         default=None,
-        description="Decode an image while the job's next one is drawn, where memory suffices; null: on a CPU.",
+        description="Decode an image while the next one is drawn, where memory suffices; null: on a CPU.",
     )
 
 
