@@ -8,7 +8,8 @@ import os
 import sys
 
 from engine.backends import BACKENDS, build
-from engine.worker import Wire, Worker
+from engine.output import Wire
+from engine.worker import Worker
 
 
 def main() -> None:

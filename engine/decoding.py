@@ -1,4 +1,5 @@
-"""Thread that decodes an image while the next one is denoised. It knows no image and no backend.
+"""Thread that decodes an image while the next one is denoised, of the same job or the next. It knows no image and no
+backend.
 
 MLX gives each thread a stream of its own.
 """
@@ -53,9 +54,10 @@ class DecodingThread:
             check()
         self.check()
 
-    def settle(self) -> None:
-        """Wait for the work of a job that has ended; its error is nobody's any more."""
-        self._idle.wait()
+    def settle(self, check: Callable[[], None] = lambda: None) -> None:
+        """Wait for the work of an earlier job, whose error is not raised. `check` is called meanwhile."""
+        while not self._idle.wait(CHECK_EVERY_S):
+            check()
         self._error = None
 
     def _serve(self) -> None:

@@ -1,13 +1,12 @@
 """Worker of the child process: reads commands on a thread, runs jobs on the main thread, and writes reports. Images are
 decoded on a third thread where a job says so.
 
-It holds one job at most and knows no queue. The message of a failure is fit for a client; the exception goes to stderr.
+It runs one job at most, while the last image of the job before is decoded, and knows no queue.
 """
 
 from __future__ import annotations
 
 import base64
-import errno
 import logging
 import os
 import queue
@@ -34,15 +33,17 @@ from engine.drawing.base import (
     preview_steps,
     prompt_key,
 )
+from engine.outcomes import Outcome, outcome_of
+from engine.output import PARENT_GONE, Wire
 from engine.passes import denoise
 from engine.protocol import (
     Cancel,
     Cancelled,
     Decoding,
+    Denoised,
     Drawn,
     Failed,
     FailureCode,
-    Frozen,
     Generate,
     JobReport,
     Load,
@@ -58,53 +59,22 @@ from engine.protocol import (
     Save,
     Skip,
     StepDone,
-    Succeeded,
     Upscale,
     decode_command,
-    encode,
 )
 from engine.spool import write_ppm
 
 log = logging.getLogger("engine.worker")
 
-Outcome = Succeeded | Failed | Cancelled
-WorkerFact = ModelLoading | ModelLoaded | PromptRead | StepDone | Decoding | Preview | Drawn | Outcome
+WorkerFact = ModelLoading | ModelLoaded | PromptRead | StepDone | Decoding | Denoised | Preview | Drawn | Outcome
 
 MEMORY_EVERY_S = 1.0
 """Interval of memory reports while an image is generated."""
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-PARENT_GONE = 3
-"""Exit code of a child whose parent closed the pipe."""
-
-
-class Wire:
-    """Output of the child: whole lines, from any thread. The process exits when nobody reads them."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self._lock = threading.Lock()
-        self.pause_s = 0.0
-
-    def send(self, *messages: Frozen) -> None:
-        """Send messages in one write, so that the parent wakes up once."""
-        self.write(b"".join(map(encode, messages)))
-
-    def write(self, data: bytes) -> None:
-        piece = len(data) if self.pause_s == 0 else 48
-        try:
-            with self._lock:
-                while data:
-                    written = os.write(self._fd, data[:piece])
-                    data = data[written:]
-                    if self.pause_s:
-                        time.sleep(self.pause_s)
-        except BrokenPipeError:
-            os._exit(PARENT_GONE)
 
 
 @dataclass(frozen=True, slots=True)
 class ActiveJob:
-    """The current job, and whether it, or its current image, is to be stopped."""
+    """A job of the child, and whether it, or its current image, is to be stopped."""
 
     run: Run
     stop: threading.Event = field(default_factory=threading.Event)
@@ -113,6 +83,8 @@ class ActiveJob:
     """Prompts that were reported already: they are the same for most images of a job."""
     reporting: threading.Lock = field(default_factory=threading.Lock)
     """Held while an image is written and reported, which does not happen after the job was cancelled."""
+    ended: threading.Event = field(default_factory=threading.Event)
+    """The outcome was reported."""
 
     def report(self, fact: WorkerFact) -> JobReport:
         return JobReport(job=self.run.job, attempt=self.run.attempt, fact=fact)
@@ -127,6 +99,10 @@ class Worker:
         self._build_backend = backend
         self._work: queue.SimpleQueue[ActiveJob | Ping] = queue.SimpleQueue()
         self._active: ActiveJob | None = None
+        self._ending: ActiveJob | None = None
+        """Job whose last image is decoded while the next one may run."""
+        self._begun = 0
+        """Number of jobs that have begun."""
         self._decoding = DecodingThread()
 
     def serve(self) -> Never:
@@ -141,12 +117,14 @@ class Worker:
                     backend.check_device()
                     self._wire.send(Pong(nonce=nonce))
                 case ActiveJob() as active:
-                    self._decoding.settle()
-                    outcome = self._run_job(backend, active)
+                    self._begun += 1
+                    outcome = outcome_of(active.run, partial(self._execute, backend, active), backend.clear)
+                    if self._active is not active:
+                        continue  # the decoding thread ends it
                     self._active = None
-                    # An image of a cancelled job may still be decoded: its memory is no sign of growth.
+                    # An image of an earlier job may still be decoded: its memory is no sign of growth.
                     after = [backend.memory()] if self._decoding.is_idle else []
-                    self._wire.send(active.report(outcome), *after)
+                    self._end(active, outcome, *after)
                     if isinstance(outcome, Failed) and outcome.code == "internal_error":
                         # After some errors of a kernel CUDA answers nothing more: this ends the process, and the
                         # gateway starts another one.
@@ -167,9 +145,11 @@ class Worker:
                     self._active = ActiveJob(command)
                     self._work.put(self._active)
                 case Cancel(job=job):
-                    active = self._active
-                    if active is not None and active.run.job == job:
-                        active.stop.set()
+                    for one in (self._active, self._ending):
+                        if one is not None and one.run.job == job:
+                            one.stop.set()
+                            if one is self._ending:
+                                self._cancel_ending(one)
                 case Skip(job=job):
                     active = self._active
                     if active is not None and active.run.job == job:
@@ -180,35 +160,32 @@ class Worker:
                     assert_never(command)
         os._exit(PARENT_GONE)
 
-    def _run_job(self, backend: Backend, active: ActiveJob) -> Outcome:
-        """Run the job; any error becomes its outcome."""
-        job = active.run.job
-        try:
-            self._execute(backend, active)
-            return Succeeded()
-        except JobCancelled:
-            with active.reporting:
-                return Cancelled()
-        except BackendError as error:
-            log.warning("job %s: %s", job, error.code, exc_info=True)
-            return Failed(code=error.code, message=error.message)
-        except MemoryError:
-            log.exception("job %s: out of memory", job)
-            backend.clear()
-            return Failed(code="engine_oom", message="There is not enough memory to draw this picture.")
-        except Exception as error:
-            log.exception("job %s failed", job)
-            if isinstance(error, OSError) and error.errno in FULL:
-                return Failed(code="disk_full", message="The disk is full.")
-            if _is_below(error, active.run.spool_dir):
-                return Failed(code="storage_fault", message="The spool folder is missing or cannot be used.")
-            return Failed(code="internal_error", message="The engine could not draw this picture.")
+    def _end(self, active: ActiveJob, outcome: Outcome, *memory: Memory) -> None:
+        """Report the outcome of a job, once."""
+        with active.reporting:
+            self._end_once(active, outcome, *memory)
+
+    def _end_once(self, active: ActiveJob, outcome: Outcome, *memory: Memory) -> None:
+        if not active.ended.is_set():
+            active.ended.set()
+            self._wire.send(active.report(outcome), *memory)
+
+    def _cancel_ending(self, active: ActiveJob) -> None:
+        """End a job at once whose last image is decoded, unless that is being written."""
+        if active.reporting.acquire(blocking=False):
+            try:
+                self._end_once(active, Cancelled())
+            finally:
+                active.reporting.release()
 
     def _execute(self, backend: Backend, active: ActiveJob) -> None:
         run = active.run
         model = Model(
             run.spec, run.model_path, run.plan.quantize, run.copy_path, run.also_paths, prompt_key=prompt_key(run.plan)
         )
+        may_join = run.begins_beside and isinstance(run.plan, Generate) and not run.plan.low_ram
+        if not (may_join and backend.holds(model)):
+            self._decoding.settle(partial(_raise_if_cancelled, active))
         if isinstance(run.plan, Save):
             if not backend.holds(model):
                 raise BackendError("internal_error", "The model is not loaded any more.")
@@ -230,7 +207,8 @@ class Worker:
                 except JobCancelled:
                     raise
                 except Exception:
-                    self._decoding.wait(partial(_raise_if_cancelled, active))  # the image before comes first
+                    if self._ending is None:  # the job's image before comes first
+                        self._decoding.wait(partial(_raise_if_cancelled, active))
                     raise
             case _:
                 assert_never(run.plan)
@@ -248,7 +226,8 @@ class Worker:
             raise BackendError(code, f"The model {what}.") from error
         seconds = time.monotonic() - began
         loaded = ModelLoaded(model=model.spec.name, seconds=seconds, from_copy=model.copy is not None)
-        self._wire.send(active.report(loaded), backend.memory().model_copy(update={"after": "load"}))
+        memory = backend.memory().model_copy(update={"after": "load", "job": active.run.job})
+        self._wire.send(active.report(loaded), memory)
 
     def _draw(self, backend: Backend, active: ActiveJob, plan: Generate, image: int) -> None:
         run = active.run
@@ -261,9 +240,13 @@ class Worker:
         def denoise_image(watcher: Watcher) -> Decode:
             return denoise(backend, run.spec, plan, image, run.inputs, watcher, save_temporary)
 
-        beside = run.decode_beside and not plan.low_ram and image + 1 < len(plan.seeds)
+        is_last = image + 1 == len(plan.seeds)
+        beside = not plan.low_ram and (run.ends_beside if is_last else run.decode_beside)
+        hand_over = partial(self._hand_over, backend, active, image) if is_last else self._decoding.start
         try:
-            self._produce_image(backend, active, image, plan.seeds[image], plan.previews, denoise_image, beside=beside)
+            self._produce_image(
+                backend, active, image, plan.seeds[image], plan.previews, denoise_image, hand_over if beside else None
+            )
         finally:
             unfinished.unlink(missing_ok=True)
 
@@ -275,12 +258,14 @@ class Worker:
         seed: int,
         previews: int,
         denoise_image: Callable[[Watcher], Decode],
-        *,
-        beside: bool = False,
+        hand_over: Callable[[Callable[[], None]], None] | None = None,
     ) -> None:
-        """Generate one image, write it into the spool, and report it; `beside` the next one, from its decoding on."""
+        """Generate one image, write it into the spool, and report it. `hand_over` has this done, from the decoding on,
+        beside the next image.
+        """
         run = active.run
-        began = time.monotonic()
+        began, job_number = time.monotonic(), self._begun
+        follows_another = image == run.first_image and not self._decoding.is_idle
         watcher = _Watcher(self._wire, active, image, previews, backend.memory, self._decoding)
         decode = denoise_image(watcher)
 
@@ -300,15 +285,34 @@ class Worker:
                     seconds=time.monotonic() - began,
                     cut_short=watcher.cut_short,
                 )
-                self._wire.send(backend.memory().model_copy(update={"after": "picture"}), active.report(drawn))
+                is_alone = not follows_another and self._begun == job_number
+                used = {"after": "picture" if is_alone else "step", "job": run.job}
+                self._wire.send(backend.memory().model_copy(update=used), active.report(drawn))
 
         self._decoding.wait(watcher.check)
-        if beside:
+        if hand_over is not None:
             active.skip.clear()
-            self._decoding.start(finish)
+            hand_over(finish)
         else:
             finish()
             active.skip.clear()
+
+    def _hand_over(self, backend: Backend, active: ActiveJob, image: int, finish: Callable[[], None]) -> None:
+        """Have the last image of a job decoded and the job ended, while the next one may run."""
+        self._ending, self._active = active, None
+        if active.stop.is_set():  # the thread that reads commands saw the job before or after this
+            self._ending = None
+            return self._end(active, Cancelled())
+
+        def end() -> None:
+            outcome = outcome_of(active.run, finish, backend.clear)
+            self._ending = None
+            self._end(active, outcome, *([backend.memory()] if self._active is None else []))
+            if isinstance(outcome, Failed) and outcome.code == "internal_error":
+                self._work.put(Ping(nonce=0))  # the device is checked between two jobs
+
+        self._wire.send(backend.memory().model_copy(update={"after": "step"}), active.report(Denoised(image=image)))
+        self._decoding.start(end)
 
 
 def _upscale(backend: Backend, run: Run, plan: Upscale, watcher: Watcher) -> Decode:
@@ -389,9 +393,3 @@ def _load_copy(backend: Backend, model: Model) -> Model:
             model = replace(model, copy=None)
     backend.load(model)
     return model
-
-
-def _is_below(error: Exception, folder: str) -> bool:
-    """Whether an OSError is about a file below this folder."""
-    name = error.filename if isinstance(error, OSError) and error.errno is not None else None
-    return isinstance(name, str) and Path(name).is_relative_to(folder)

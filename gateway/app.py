@@ -99,6 +99,7 @@ def build_core(settings: Settings, kind: NodeKind = "gateway") -> Core:
         store=store,
         shared=shared,
         node=None if shared is None else _node(settings, kind),
+        previews=None if files is None else files.previews,
         engine=Engine(
             EngineOptions(
                 backend=engine.backend,

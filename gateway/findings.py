@@ -26,6 +26,7 @@ async def findings_of(core: Core) -> list[Finding]:
         *_of_work(core, subjects, drained),
         *_of_default(default),
         *(await _of_records(core)),
+        *_of_files(core),
         *_of_process(core),
     ]
     return sorted(findings, key=lambda finding: finding.health != "broken")
@@ -73,6 +74,13 @@ async def _of_records(core: Core) -> list[Finding]:
         remedy = "Nothing: durations do not follow it. Dates are as the clock said."
         findings.append(Finding("clock", "note", sentence, remedy))
     return findings
+
+
+def _of_files(core: Core) -> Iterator[Finding]:
+    if core.service.fleet is not None and core.shared_files is None:
+        sentence = "Several processes share the job store, but images and inputs are in this one's own folders."
+        remedy = "Set files.url of all of them to a folder that they share, or to a bucket."
+        yield Finding("files", "note", sentence, remedy)
 
 
 def _of_process(core: Core) -> Iterator[Finding]:

@@ -50,6 +50,7 @@ class Worker:
 
     async def _run(self) -> None:
         from gateway.app import build_core
+        from gateway.http.heap import settle
         from gateway.startup import start_service
 
         loop = asyncio.get_running_loop()
@@ -63,6 +64,7 @@ class Worker:
             await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
             if not stopped.done():
                 starting.result()
+                settle()
                 log.info("started", extra={"worker": self._settings.node_name})
             number = await stopped
             log.info("stopping", extra={"signal": number.name})

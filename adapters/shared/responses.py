@@ -13,7 +13,7 @@ from adapters.shared.context import core_of
 from engine.protocol import Failed
 from gateway.errors import ClientGone, GatewayError, GenerationFailed, ImageGone, InvalidRequest, clip
 from gateway.http.error_body import bounded
-from gateway.images.output import Note
+from gateway.images.output import Note, OutputFolder
 from gateway.jobs.facts import ImageDone
 from gateway.jobs.job import Job, State
 from gateway.jobs.resolve import Adjustment
@@ -43,9 +43,16 @@ def raise_for(job: Job) -> None:
 
 
 async def png_of(request: Request, done: ImageDone) -> bytes:
-    """The stored PNG of a finished image. Raises: ImageGone, ImageDamaged, StorageFault."""
+    """The stored PNG of a finished image. Raises: as stored_png."""
     output = core_of(request).output
-    data = await output.run(output.read, done.file, Note.of(done))
+    return await output.run(stored_png, output, done)
+
+
+def stored_png(output: OutputFolder, done: ImageDone) -> bytes:
+    """The stored PNG of a finished image. Blocks: call it by `output.run`. Raises: ImageGone, ImageDamaged,
+    StorageFault.
+    """
+    data = output.read(done.file, Note.of(done))
     if data is None:
         raise ImageGone
     return data

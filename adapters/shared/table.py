@@ -37,7 +37,7 @@ class TableRoute(Route):
 
     def matches(self, scope: Scope) -> tuple[Match, dict[str, Any]]:
         match, child_scope = super().matches(scope)
-        return match, {**child_scope, "row": self.row}
+        return match, {} if match is Match.NONE else {**child_scope, "row": self.row}
 
 
 def below(prefix: str, rows: Iterable[Row]) -> tuple[Row, ...]:

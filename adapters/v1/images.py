@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from adapters.shared.context import core_of, idempotency_key, is_attached, owner_of
-from adapters.shared.responses import adjustments_header, error_of, png_of
+from adapters.shared.responses import adjustments_header, error_of, stored_png
 from adapters.shared.sse import event_stream
 from adapters.shared.waiting import attached, attached_events
 from adapters.v1.content import origin_of
@@ -82,20 +82,30 @@ async def answer_whole(request: Request, job: Job, submission: Submission) -> Re
     """The images of an ended job in one JSON body. Raises: GenerationFailed, InvalidRequest, ClientGone."""
     if (failure := failure_of(job)) is not None:
         raise failure
-    body, adjustments, rows = submission.body, submission.adjustments, []
-    for image in job.images:
-        data = await encode_image(request, image, body) if "b64_json" in body.rows else None
-        url = to_url(origin_of(request), image, body) if "url" in body.rows else None
-        rows.append(ImageRow(image, data, url))
-    content = await asyncio.to_thread(to_response, job, body, rows, adjustments)
+    body, adjustments = submission.body, submission.adjustments
+    output, origin = core_of(request).output, origin_of(request)
+
+    def write() -> bytes:
+        rows = []
+        for image in job.images:
+            data = in_format(stored_png(output, image), body) if "b64_json" in body.rows else None
+            rows.append(ImageRow(image, data, to_url(origin, image, body) if "url" in body.rows else None))
+        return to_response(job, body, rows, adjustments)
+
+    content = await output.run(write)
     headers = {**request_id(job.id), **adjustments_header(adjustments_of(job, body, adjustments))}
     return Response(content, media_type="application/json", headers=headers)
 
 
 async def encode_image(request: Request, image: ImageDone, body: ImageBody) -> bytes:
-    """A finished image in the format that was asked for. Raises: as png_of."""
-    png = await png_of(request, image)
-    return await asyncio.to_thread(from_png, png, body.output_format, body.output_compression)
+    """A finished image in the format that was asked for. Raises: as stored_png."""
+    output = core_of(request).output
+    return await output.run(lambda: in_format(stored_png(output, image), body))
+
+
+def in_format(png: bytes, body: ImageBody) -> bytes:
+    """A stored image in the format that was asked for. Blocks."""
+    return from_png(png, body.output_format, body.output_compression)
 
 
 def failure_of(end: Job | Event | None) -> GatewayError | None:

@@ -20,7 +20,22 @@ from engine.client.environment import child_arguments, child_environment
 from engine.client.options import EngineOptions
 from engine.client.turn import Turn
 from engine.clock import Alarm
-from engine.protocol import MAX_LINE_BYTES, Frozen, JobReport, Memory, Ping, Pong, Ready, decode_report, encode
+from engine.protocol import (
+    MAX_LINE_BYTES,
+    Decoding,
+    Drawn,
+    Frozen,
+    JobReport,
+    Memory,
+    Ping,
+    Pong,
+    Preview,
+    PromptRead,
+    Ready,
+    StepDone,
+    decode_report,
+    encode,
+)
 
 log = logging.getLogger("engine.client")
 child_log = logging.getLogger("engine.child")
@@ -34,6 +49,10 @@ KillReason = Literal["cancel", "stop", "timeout", "nonsense", "unclean", "start"
 
 EXPECTED: frozenset[KillReason] = frozenset(("cancel", "stop"))
 """Reasons that are no failure of the child."""
+
+
+PROGRESS = (StepDone, Decoding, Preview, Drawn, PromptRead)
+"""Facts after which the child can do what it could before."""
 
 
 class Child(asyncio.SubprocessProtocol):
@@ -55,6 +74,8 @@ class Child(asyncio.SubprocessProtocol):
         self.ready: Ready | None = None
         self.kill_reason: KillReason | None = None
         self.turn: Turn | None = None
+        self.ending: Turn | None = None
+        """Turn whose last image is decoded; another one may run meanwhile."""
         self.first_memory: Memory | None = None
         """Memory in use after the first job with its model."""
         self.exit_code: int | None = None
@@ -82,9 +103,39 @@ class Child(asyncio.SubprocessProtocol):
         return self._transport.get_pid()
 
     @property
-    def idle(self) -> bool:
+    def turns(self) -> tuple[Turn, ...]:
+        """Turns on the child, in order."""
+        return tuple(turn for turn in (self.ending, self.turn) if turn is not None)
+
+    def turn_of(self, job: str, attempt: int | None = None) -> Turn | None:
+        """Turn of this attempt at a job, or of any."""
+        turns = (turn for turn in self.turns if turn.run.job == job and attempt in (None, turn.run.attempt))
+        return next(turns, None)
+
+    def begin(self, turn: Turn) -> None:
+        """Send a job; the child is free."""
+        turn.before, self.turn = self.ending, turn
+        turn.begin()
+        self.send(turn.run)
+
+    def drop(self, turn: Turn) -> None:
+        """Forget a turn, which has ended on the child."""
+        if self.turn is turn:
+            self.turn = None
+        if self.ending is turn:
+            self.ending = None
+        if self.turn is not None and self.turn.before is turn:
+            self.turn.on_former_end()
+
+    @property
+    def free(self) -> bool:
         """Ready for a job, with no ping outstanding."""
         return self.ready is not None and self.kill_reason is None and self.turn is None and self._ping is None
+
+    @property
+    def idle(self) -> bool:
+        """Free, with no image being decoded."""
+        return self.free and self.ending is None
 
     @property
     def last_stderr(self) -> str:
@@ -212,6 +263,8 @@ class Child(asyncio.SubprocessProtocol):
                     self._ping = None
             case Memory() | JobReport():
                 self._on_report(self, report)
+                if isinstance(report, JobReport) and isinstance(report.fact, PROGRESS):
+                    return
         self.changed.set()
 
     def _on_invalid_output(self, what: str) -> None:
@@ -224,7 +277,7 @@ class Child(asyncio.SubprocessProtocol):
         self._stderr_line += data
         *lines, rest = self._stderr_line.split(b"\n")
         self._stderr_line = rest[-STDERR_BYTES:]
-        job = None if self.turn is None else self.turn.run.job
+        job = None if not self.turns else self.turns[-1].run.job
         for line in lines:
             child_log.info("%s", line.decode(errors="replace"), extra={"job": job})
 

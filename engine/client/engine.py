@@ -1,4 +1,6 @@
-"""Client of the engine: runs jobs one at a time, and keeps a child process alive to run them."""
+"""Client of the engine: runs jobs one at a time, and keeps a child process alive to run them. A job may begin while the
+last image of the one before is decoded.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,8 @@ import logging
 import signal
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import Literal, assert_never
 
 from engine.client.child import EXPECTED, Child
@@ -18,6 +21,7 @@ from engine.clock import Alarm, patience
 from engine.protocol import (
     Cancel,
     Cancelled,
+    Denoised,
     Failed,
     JobReport,
     Memory,
@@ -116,34 +120,37 @@ class Engine:
 
     @property
     def status(self) -> EngineStatus:
-        return replace(self._state(), starts=self._starts, deaths=self._deaths)
-
-    def _state(self) -> EngineStatus:
-        child, backend = self._child, self._options.backend
+        state = partial(
+            EngineStatus,
+            backend=self._options.backend,
+            memory_limit_bytes=self._limit_bytes,
+            starts=self._starts,
+            deaths=self._deaths,
+        )
+        child = self._child
         if self._supervision is None or self._stopping:
-            return EngineStatus("stopped", backend, "The engine is stopped.", memory_limit_bytes=self._limit_bytes)
+            return state("stopped", reason="The engine is stopped.")
         if child is None or child.ready is None or child.kill_reason is not None:
-            return EngineStatus(
-                "down" if self._down else "starting",
-                backend,
-                self._reason or "The engine is starting.",
-                memory_limit_bytes=self._limit_bytes,
-            )
-        return EngineStatus(
+            return state("down" if self._down else "starting", reason=self._reason or "The engine is starting.")
+        return state(
             "ready" if child.idle else "busy",
-            backend,
             device=child.ready.device,
             pid=child.pid,
             loaded_model=self._loaded_model,
             memory=self._memory,
-            memory_limit_bytes=self._limit_bytes,
         )
 
     async def wait_ready(self, timeout_s: float | None = None) -> None:
         """Wait until a job could begin. Raises: TimeoutError, EngineStopped."""
         async with patience(timeout_s):
-            while self.status.state != "ready":
+            while not self.is_free:
                 await self._wait_for_change()
+
+    @property
+    def is_free(self) -> bool:
+        """Whether a job could begin."""
+        child = self._child
+        return child is not None and child.free and child is not self._unloading and self.status.works
 
     # ---- jobs ----------------------------------------------------------------------------------
 
@@ -178,7 +185,7 @@ class Engine:
         if turn is None or turn.cancel_requested or turn.ended:
             return
         child = self._child
-        if child is not None and child.turn is turn:
+        if child is not None and turn in child.turns:
             self._request_cancel(child, turn)
         else:
             turn.cancel_requested = True
@@ -196,7 +203,7 @@ class Engine:
         Returns once the old child has exited. Raises: EngineStopped.
         """
         child = self._child
-        if child is None or (child.turn is None and self._loaded_model is None):
+        if child is None or (not child.turns and self._loaded_model is None):
             return
         self._unloading = child
         try:
@@ -214,10 +221,8 @@ class Engine:
             if turn.cancel_requested:
                 return None
             child = self._child
-            if child is not None and child.idle and child is not self._unloading and not self._stopping:
-                child.turn = turn
-                turn.begin()
-                child.send(turn.run)
+            if child is not None and self.is_free:
+                child.begin(turn)
                 return child
             await self._wait_for_change()
 
@@ -256,24 +261,24 @@ class Engine:
         phase = turn.deadline.phase
         if phase == "waiting":
             phase = "drawing" if self._loaded_model == turn.run.spec.name else "loading"
-        if not self.keeps(turn.run, phase):
+        if len(child.turns) == 1 and not self.keeps(turn.run, phase):
             child.kill("cancel")
 
     def _on_report(self, child: Child, report: JobReport | Memory) -> None:
         match report:
-            case Memory(after=after):
+            case Memory(after=after, job=job):
                 self._memory = report
-                if child.turn is not None and after in ("load", "picture"):
-                    self.on_memory(child.turn.run, report)
+                if after in ("load", "picture") and (turn := child.turn_of(job)) is not None:
+                    self.on_memory(turn.run, report)
                 if after == "job":
                     self._recycle(child, report)
             case JobReport(job=job, attempt=attempt, fact=fact):
-                turn = child.turn
-                if turn is None or (turn.run.job, turn.run.attempt) != (job, attempt):
+                if (turn := child.turn_of(job, attempt)) is None:
                     log.warning("dropped a fact of a job that the engine does not hold", extra={"job": job})
                     return
-                self._update_state(child, fact)
-                turn.on_fact(fact)
+                self._update_state(child, turn, fact)
+                if not isinstance(fact, Denoised) or turn is child.ending:
+                    turn.on_fact(fact)
             case _:
                 assert_never(report)
 
@@ -281,21 +286,30 @@ class Engine:
         """Replace an idle child whose memory has grown: caches leak, and only a new process frees all of it."""
         if child.first_memory is None:
             child.first_memory = memory
-        bound = self._options.recycle_ratio * child.first_memory.active_bytes + self._options.recycle_slack_bytes
-        if child.turn is None and memory.active_bytes > bound:
+        if not child.turns and self._has_grown(child, memory):
             log.info("replacing the engine: it holds %d bytes", memory.active_bytes)
             child.close()
 
-    def _update_state(self, child: Child, fact: Fact) -> None:
+    def _has_grown(self, child: Child, memory: Memory) -> bool:
+        options, first = self._options, child.first_memory
+        return first is None or memory.active_bytes > options.recycle_ratio * first.active_bytes + (
+            options.recycle_slack_bytes
+        )
+
+    def _update_state(self, child: Child, turn: Turn, fact: Fact) -> None:
         match fact:
+            case Denoised():
+                # Only a child without a job can be replaced; the first one shows how much memory it needs.
+                if self._memory is not None and not self._has_grown(child, self._memory):
+                    child.ending, child.turn = turn, None
             case ModelLoading():
                 self._loaded_model = child.first_memory = None
             case ModelLoaded(model=model):
                 self._loaded_model = model
             case Succeeded() | Failed() | Cancelled():
-                child.turn = None
+                child.drop(turn)
                 self._failures_in_a_row = 0
-                if isinstance(fact, Cancelled):
+                if isinstance(fact, Cancelled) and not child.turns:
                     child.send_ping()
             case _:
                 pass
@@ -351,19 +365,20 @@ class Engine:
             deadline.cancel()
 
     def _on_child_exit(self, child: Child) -> None:
-        turn, code = child.turn, child.exit_code
+        turns, code = child.turns, child.exit_code
         self._child = None
-        reason = None if turn is None else death_reason(child, self._memory, self._limit_bytes)
+        reason = death_reason(child, self._memory, self._limit_bytes)
         self._loaded_model = self._memory = None
-        job = None if turn is None else turn.run.job
+        job = None if not turns else turns[-1].run.job
         if child.kill_reason not in EXPECTED:
             self._deaths += 1
             log.error("the engine died (%s)\n%s", exit_description(code), child.last_stderr, extra={"job": job})
             self._record_failure(
                 "did not become ready in time" if child.kill_reason == "start" else exit_description(code)
             )
-        if turn is not None and reason is not None:
-            turn.fail(reason)
+        for turn in turns:
+            is_to_blame = len(turns) == 1 or (child.kill_reason == "timeout" and turn.is_silent)
+            turn.fail(reason, is_shared=not is_to_blame)
         self._notify()
 
     def _record_failure(self, how: str) -> None:

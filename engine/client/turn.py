@@ -12,6 +12,7 @@ from engine.clock import Alarm
 from engine.protocol import (
     Cancelled,
     Decoding,
+    Denoised,
     Drawn,
     EnginePlan,
     Failed,
@@ -26,7 +27,8 @@ from engine.protocol import (
     Upscale,
 )
 
-Fact = ModelLoading | ModelLoaded | PromptRead | StepDone | Decoding | Preview | Drawn | Succeeded | Failed | Cancelled
+Outcome = Succeeded | Failed | Cancelled
+Fact = ModelLoading | ModelLoaded | PromptRead | StepDone | Decoding | Denoised | Preview | Drawn | Outcome
 Phase = Literal["waiting", "loading", "drawing", "decoding"]
 DeathReason = Literal["engine_crash", "engine_timeout", "engine_oom"]
 
@@ -36,11 +38,14 @@ USUAL_PIXELS = 4_194_304
 
 
 class EngineDied(Exception):
-    """The child exited while it ran the job. `phase` says what it was doing."""
+    """The child exited while it ran the job. `phase` says what it was doing; `is_shared`, that another job was on it,
+    too, which may be the cause.
+    """
 
-    def __init__(self, reason: DeathReason, phase: Phase) -> None:
+    def __init__(self, reason: DeathReason, phase: Phase, *, is_shared: bool = False) -> None:
         self.reason: DeathReason = reason
         self.phase: Phase = phase
+        self.is_shared = is_shared
         super().__init__(f"{reason} while {phase}")
 
 
@@ -75,7 +80,7 @@ class Deadline:
                 if image == self._decoding:  # a second pass
                     self._decoding = None
                 self._steps_s.append(seconds)
-            case Decoding(image=image):
+            case Decoding(image=image) | Denoised(image=image):
                 self.phase, self._decoding = "decoding", image
                 if self._resets_after_decoding:
                     self._steps_s.clear()
@@ -118,6 +123,8 @@ class Turn:
         self.run = run
         second = run.plan.second_pass if isinstance(run.plan, Generate) else None
         self.deadline = Deadline(options, size_factor=size_factor(run.plan), resets_after_decoding=second is not None)
+        self.before: Turn | None = None
+        """Turn whose last image the child still decoded when it got this one."""
         self.cancel_requested = False
         self.ended = False
         """The child reported its last fact of this job, or exited."""
@@ -126,14 +133,27 @@ class Turn:
         """The caller was told that the job is cancelled; the child has not reported so yet."""
         self._facts: deque[Fact] = deque()
         self._changed = asyncio.Event()
-        self._is_silent = False
+        self.is_silent = False
+        """The child was silent for longer than its deadline."""
         self._silence: Alarm | None = None
         self._grace: tuple[Alarm, ...] = ()
 
     def begin(self) -> None:
         """The child has the job: the deadline runs from here."""
-        self._is_silent = False
-        self._silence = Alarm(self.deadline.allowance_s, self._on_silence)
+        self.is_silent = False
+        self._silence = Alarm(self._allowance_s, self._on_silence)
+
+    @property
+    def _allowance_s(self) -> float:
+        """As the deadline's; while the image before is decoded at least as long as that may take."""
+        own_s = self.deadline.allowance_s
+        return own_s if self.before is None or self.before.ended else max(own_s, self.before.deadline.allowance_s)
+
+    def on_former_end(self) -> None:
+        """The image before is decoded: from here the deadline is this job's own."""
+        self.before = None
+        if self._silence is not None and not self.is_silent:
+            self._silence.restart(self._allowance_s)
 
     def on_fact(self, fact: Fact) -> None:
         if self.answered:
@@ -145,10 +165,10 @@ class Turn:
         self._changed.set()
         if isinstance(fact, Succeeded | Failed | Cancelled):
             self._end()
-        elif self._is_silent:
+        elif self.is_silent:
             self.begin()
         elif self._silence is not None:
-            self._silence.restart(self.deadline.allowance_s)
+            self._silence.restart(self._allowance_s)
 
     def answer_cancelled(self) -> None:
         """End the job for its caller as cancelled; later facts of the child are ignored."""
@@ -157,14 +177,14 @@ class Turn:
             self._facts.append(Cancelled())
             self._changed.set()
 
-    def fail(self, reason: DeathReason) -> None:
+    def fail(self, reason: DeathReason, *, is_shared: bool = False) -> None:
         """End the job because the child exited; a job that was being cancelled counts as cancelled."""
         if self.ended:
             return self._end()
         if self.cancel_requested:
             self._facts.append(Cancelled())
         else:
-            self.death = EngineDied(reason, self.deadline.phase)
+            self.death = EngineDied(reason, self.deadline.phase, is_shared=is_shared)
         self._end()
 
     def set_grace(self, *grace: Alarm) -> None:
@@ -172,7 +192,7 @@ class Turn:
         self._grace = grace
 
     def _on_silence(self) -> None:
-        self._is_silent = True
+        self.is_silent = True
         self._changed.set()
 
     async def next(self) -> Fact:
@@ -180,7 +200,7 @@ class Turn:
         while not self._facts:
             if self.death is not None:
                 raise self.death
-            if self._is_silent:
+            if self.is_silent:
                 raise TimeoutError
             self._changed.clear()
             await self._changed.wait()
@@ -194,6 +214,7 @@ class Turn:
 
     def _end(self) -> None:
         self.ended = True
+        self.before = None
         self._changed.set()
         for alarm in self._grace:
             alarm.cancel()

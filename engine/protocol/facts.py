@@ -95,6 +95,13 @@ class Decoding(Frozen):
     image: int
 
 
+class Denoised(Frozen):
+    """The last image of the job is only still decoded: the engine may take the next job meanwhile."""
+
+    kind: Literal["denoised"] = "denoised"
+    image: int
+
+
 class Preview(Frozen):
     """Preview of an unfinished image: a small JPEG."""
 
@@ -120,7 +127,17 @@ class Drawn(Frozen):
 
 
 EngineFact = Annotated[
-    ModelLoading | ModelLoaded | PromptRead | StepDone | Decoding | Preview | Drawn | Succeeded | Failed | Cancelled,
+    ModelLoading
+    | ModelLoaded
+    | PromptRead
+    | StepDone
+    | Decoding
+    | Denoised
+    | Preview
+    | Drawn
+    | Succeeded
+    | Failed
+    | Cancelled,
     Field(discriminator="kind"),
 ]
 """Facts that the child may report of the job that it runs."""

@@ -31,6 +31,10 @@ class Run(Frozen):
     first_image: int = 0
     decode_beside: bool = False
     """Whether an image is decoded while the next one is denoised, which needs memory for both."""
+    ends_beside: bool = False
+    """Whether the engine may take the next job while the last image is decoded."""
+    begins_beside: bool = False
+    """Whether the job may begin while the last image of the job before is decoded, which needs memory for both."""
 
 
 class Cancel(Frozen):
@@ -78,10 +82,13 @@ class Memory(Frozen):
     active_bytes: int
     peak_bytes: int
     after: Literal["load", "step", "picture", "job"] = "job"
+    """`picture` only where nothing of another job was in memory meanwhile."""
+    job: str = ""
+    """Job of a load or an image."""
 
 
 class JobReport(Frozen):
-    """Report: a fact of the job that the child runs."""
+    """Report: a fact of the job that the child runs, or of the one before, whose last image it decodes."""
 
     kind: Literal["job"] = "job"
     job: str

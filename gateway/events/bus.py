@@ -127,6 +127,8 @@ class EventBus:
         """The owners of waiting and running jobs, by job id."""
         self._newest: dict[str, Progress] = {}
         self._newest_event: dict[str, ProgressEvent] = {}
+        self._unforecast: dict[str, Callable[[], float | None]] = {}
+        """Forecasts of newest progress that nobody has heard or asked for, by job id."""
         self._ends: dict[str, set[asyncio.Future[Job | None]]] = {}
         """Futures of callers that wait for the end of a job, by job id."""
         self._on_progress: list[OnProgress] = []
@@ -199,17 +201,32 @@ class EventBus:
         """Whether an event of this job has a subscriber."""
         return ("job", job_id) in self._subscriptions or ("owner", owner) in self._subscriptions
 
+    def is_live(self, job_id: str) -> bool:
+        """Whether the job waits or runs, by the events published so far."""
+        return job_id in self._owners
+
     def begin(self, job_id: str, images: int, first_image: int) -> None:
         """Begin the progress of a job, which runs now."""
         self._newest[job_id] = Progress(job_id=job_id, images=images, image=first_image)
 
     def progress(self, job_id: str) -> Progress | None:
         """The newest progress of a running job; None where it does not run."""
+        self._forecast(job_id)
         return self._newest.get(job_id)
 
     def newest(self, job_id: str) -> ProgressEvent | None:
         """The newest progress event of a job, which a new subscriber gets first."""
+        self._forecast(job_id)
         return self._newest_event.get(job_id)
+
+    def _forecast(self, job_id: str) -> None:
+        """Compute the forecast of the newest progress, which somebody wants now."""
+        if (forecast := self._unforecast.pop(job_id, None)) is not None:
+            expected_s = forecast()
+            self._newest[job_id] = replace(self._newest[job_id], expected_s=expected_s)
+            if (event := self._newest_event.get(job_id)) is not None:
+                progress = replace(event.progress, expected_s=expected_s)
+                self._newest_event[job_id] = replace(event, progress=progress)
 
     def publish(self, job: Job, event: JobEvent) -> None:
         """Publish a state event that is on disk, with the job after the event."""
@@ -232,17 +249,29 @@ class EventBus:
         progress = Progress(job_id=job_id, images=1, expected_s=expected_s).apply(fact)
         self._send(job_id, ProgressEvent(job_id, progress, fact))
 
-    def publish_progress(self, job_id: str, fact: ProgressFacts, expected_s: float | None = None) -> None:
-        """Publish a progress fact, which is not stored; `expected_s` is the forecast of the job's end, in seconds."""
+    def publish_progress(
+        self, job_id: str, fact: ProgressFacts, expected_s: float | Callable[[], float | None] | None = None
+    ) -> None:
+        """Publish a progress fact, which is not stored; `expected_s` is the forecast of the job's end, in seconds.
+
+        A function of it is called once somebody hears the fact, or asks for the newest.
+        """
         for on_progress in self._on_progress:
-            on_progress(job_id, fact, expected_s)
+            on_progress(job_id, fact, expected_s() if callable(expected_s) else expected_s)
         self.relay_progress(job_id, fact, expected_s)
 
-    def relay_progress(self, job_id: str, fact: ProgressFacts, expected_s: float | None = None) -> None:
+    def relay_progress(
+        self, job_id: str, fact: ProgressFacts, expected_s: float | Callable[[], float | None] | None = None
+    ) -> None:
         """Publish a progress fact of a job that runs in another process."""
         before = self._newest.get(job_id)
         if before is None:
             return
+        self._unforecast.pop(job_id, None)
+        if callable(expected_s) and not self.hears(job_id, self._owners.get(job_id, "")):
+            self._unforecast[job_id], expected_s = expected_s, None
+        elif callable(expected_s):
+            expected_s = expected_s()
         self._newest[job_id] = after = replace(before.apply(fact), expected_s=expected_s)
         event = ProgressEvent(job_id, after, fact)
         if fact.kind != "preview":
@@ -251,8 +280,8 @@ class EventBus:
 
     def end(self, job_id: str) -> None:
         """Forget the progress of a job, which no longer runs."""
-        self._newest.pop(job_id, None)
-        self._newest_event.pop(job_id, None)
+        for by_id in (self._newest, self._newest_event, self._unforecast):
+            by_id.pop(job_id, None)
 
     def drop(self, job_id: str) -> None:
         """End every subscription to a job, which will have no more events."""

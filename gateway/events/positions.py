@@ -108,7 +108,7 @@ class QueuePositions:
             case "succeeded" | "failed" | "cancelled":
                 forecaster.ends(job)
             case _:
-                forecaster.on_fact(job.id, event.fact)
+                forecaster.learn(job.id, event.fact)
         self._changed.set()
 
     def _is_compared(self, job: Job, lane: Lane) -> bool:

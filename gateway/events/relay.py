@@ -43,8 +43,10 @@ class _Outbox:
 
 
 class Relay:
-    """The relay of one process. `shows_previews`: whether anyone could see one here; `on_download` gets how far the
-    download of a job is that runs elsewhere.
+    """The relay of one process.
+
+    `previews` is None where the processes share no files, `shows_previews` whether anyone could see one here;
+    `on_download` gets how far the download of a job is that runs elsewhere.
     """
 
     def __init__(
@@ -54,7 +56,7 @@ class Relay:
         messenger: Messenger,
         running: RunningJobs,
         forecaster: Forecaster,
-        previews: Previews,
+        previews: Previews | None,
         shows_previews: bool,
         on_download: Callable[[str, ModelDownloading], None],
     ) -> None:
@@ -88,16 +90,20 @@ class Relay:
             self.begin(job)
         elif job.state is not State.RUNNING:
             self._bus.end(job.id)
+            if self._previews is not None:
+                self._messenger.spawn(self._drop_previews(self._previews, job.id))
 
     # ---- progress of jobs that run here ----------------------------------------------------------
 
     def on_progress(self, job_id: str, fact: ProgressFacts, expected_s: float | None) -> None:
         """Send a progress fact to the other processes, together with those that come soon after it."""
         if isinstance(fact, Preview):
+            if self._previews is None:
+                return
             is_sending = job_id in self._newest
             self._newest[job_id] = fact
             if not is_sending:
-                self._messenger.spawn(self._send_previews(job_id))
+                self._messenger.spawn(self._send_previews(self._previews, job_id))
             return
         outbox = self._outboxes.get(job_id)
         if outbox is None:
@@ -115,12 +121,12 @@ class Relay:
         finally:
             del self._outboxes[job_id]
 
-    async def _send_previews(self, job_id: str) -> None:
+    async def _send_previews(self, previews: Previews, job_id: str) -> None:
         sent: Preview | None = None
         while (preview := self._newest[job_id]) is not sent and (attempt := self._running.attempt(job_id)) is not None:
             sent = preview
             try:
-                address = await self._previews.put(job_id, attempt, preview.jpeg_base64)
+                address = await previews.put(job_id, attempt, preview.jpeg_base64)
             except Exception as error:
                 log.debug("a preview could not be stored: %s", error, extra={"job": job_id})
             else:
@@ -129,6 +135,12 @@ class Relay:
                 await self._messenger.post(message)
             await asyncio.sleep(PREVIEW_EVERY_S)
         del self._newest[job_id]
+
+    async def _drop_previews(self, previews: Previews, job_id: str) -> None:
+        try:
+            await previews.drop(job_id)
+        except Exception as error:
+            log.debug("previews could not be removed: %s", error, extra={"job": job_id})
 
     # ---- progress of jobs that run elsewhere -----------------------------------------------------
 
@@ -147,19 +159,19 @@ class Relay:
         self._bus.relay_progress(job_id, fact, own_s if expected_s is None else expected_s)
 
     def _on_preview(self, message: JobPreview) -> None:
-        if not self._shows_previews:
+        if not self._shows_previews or self._previews is None:
             return
         is_reading = message.job in self._unread
         self._unread[message.job] = message
         if not is_reading:
-            self._messenger.spawn(self._read_previews(message.job))
+            self._messenger.spawn(self._read_previews(self._previews, message.job))
 
-    async def _read_previews(self, job_id: str) -> None:
+    async def _read_previews(self, previews: Previews, job_id: str) -> None:
         read: JobPreview | None = None
         while (newest := self._unread[job_id]) is not read:
             read = newest
             try:
-                jpeg = await self._previews.get(newest.address)
+                jpeg = await previews.get(newest.address)
             except Exception as error:
                 log.debug("a preview could not be read: %s", error, extra={"job": job_id})
                 continue

@@ -11,11 +11,13 @@ from engine.catalog import ModelSpec
 from gateway.forecast.series import Cost, LinearFit, Series
 from gateway.forecast.work import Work
 
-Part = Literal["start", "gap", "load", "head", "next_head", "step", "tail", "next_tail", "file", "page", "fetch"]
+Part = Literal[
+    "start", "gap", "load", "head", "next_head", "step", "tail", "next_tail", "last_tail", "file", "page", "fetch"
+]
 """Parts of a job: the `start` of the engine, the `gap` between two jobs, the `load` of a model. Of an image: `head`,
 all before its first step, such as encoding the text (`next_head` for a job's later images); a `step`; `tail`, all
-after the last step, such as decoding (`next_tail` where it delays a later image, which it does not where both are done
-at once); writing its `file`. A `page` of text. To `fetch` a gigabyte from the hub.
+after the last step, such as decoding (`next_tail` and `last_tail` where it delays a later image, or the next job, which
+it does not where both are done at once); writing its `file`. A `page` of text. To `fetch` a gigabyte from the hub.
 """
 KEPT_KINDS = 64
 SpecOf = Callable[[str], ModelSpec | None]
@@ -53,14 +55,14 @@ class Costs:
         return cost
 
     def _of(self, part: Part, work: Work | None) -> Cost:
-        if part == "next_tail" and _name(part, work) not in self._series:
+        if part in ("next_tail", "last_tail") and _name(part, work) not in self._series:
             part = "tail"
         spec = None if work is None else self._spec_of(work.model)
         series = self._series.get(_name(part, work))
         return (series or Series()).cost(_size(part, work), first_guess(part, work, spec))
 
     def run(self, work: Work) -> Cost:
-        """Expected seconds of all images or pages of a job with its model in memory, without writing the last file."""
+        """Expected seconds of all images or pages of a job with its model in memory, until its lane is free."""
         if (cost := self._runs.get(work)) is None:
             cost = self._runs[work] = self._run(work)
         return cost
@@ -74,7 +76,7 @@ class Costs:
             return Cost(work.images * page.seconds, work.images * page.spread)
         if work.images <= 0:
             return Cost(0.0, 0.0)
-        step, tail = self.of("step", work), self.of("tail", work)
+        step, tail = self.of("step", work), self.of("last_tail", work)
         head, next_head = self.of("head", work), self.of("next_head", work)
         next_tail = self.of("next_tail", work)
         seconds = head.seconds + tail.seconds + (work.images - 1) * (next_head.seconds + next_tail.seconds)
@@ -125,7 +127,7 @@ def first_guess(part: Part, work: Work | None, spec: ModelSpec | None) -> Linear
             return LinearFit(0.05, 0.0)
         case "step":
             return LinearFit(guidance * (0.03 + 0.01 * size_gb), guidance * (0.2 + 0.4 * size_gb))
-        case "tail" | "next_tail":
+        case "tail" | "next_tail" | "last_tail":
             return LinearFit(0.02, 1.5)
         case "file":
             return LinearFit(0.02, 0.2)

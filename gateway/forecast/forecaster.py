@@ -135,13 +135,20 @@ class Forecaster:
         self._is_own(job.id, trace)
 
     def on_fact(self, job_id: str, fact: object) -> float | None:
-        """Learn from a fact of a running job; returns the seconds until the job is done.
+        """Learn from a fact of a running job; returns the seconds until the job is done."""
+        self.learn(job_id, fact)
+        return self.left_s(job_id)
 
-        Nothing is learned from a job that another process runs.
-        """
+    def left_s(self, job_id: str) -> float | None:
+        """Seconds until a running job is done."""
+        trace = self._traces.get(job_id)
+        return None if trace is None else self._left(job_id, trace).seconds
+
+    def learn(self, job_id: str, fact: object) -> None:
+        """Learn from a fact of a running job; nothing from one that another process runs."""
         trace, now = self._traces.get(job_id), self._clock()
         if trace is None:
-            return None
+            return
         is_own = self._is_own(job_id, trace)
         for part, seconds in trace.on_fact(fact, now):
             if is_own:
@@ -153,7 +160,6 @@ class Forecaster:
                 self._other_nodes.note_loaded(node, trace.work.needs)
         if trace.phase == "filing" and is_own:
             self._free_since[trace.work.lane] = trace.since
-        return self._left(job_id, trace).seconds
 
     def ends(self, job: Job) -> None:
         """Note a job that has ended; if it succeeded, its forecast is compared with the actual times."""

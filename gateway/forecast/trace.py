@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from engine.protocol import Drawn, ModelLoaded, ModelLoading, StepDone
+from engine.protocol import Denoised, Drawn, ModelLoaded, ModelLoading, StepDone
 from gateway.forecast.costs import Costs, Part
 from gateway.forecast.series import Cost
 from gateway.forecast.work import Work
@@ -91,11 +91,22 @@ class Trace:
                     self._paces.append((now - self.since) / (step - self.step))
                 self.loads, self.step = False, step
                 self._enter("tail" if step >= steps else "steps", now)
+            case Denoised():
+                if self.phase == "tail":
+                    yield from self._parts()
+                    yield "last_tail", 0.0
+                self.done = self.work.images
+                self._enter("filing", now)
+            case Drawn(image=image) if self.phase == "filing":
+                self._drawn_at[image] = now
+                yield "tail", now - self.since
             case Drawn(image=image, cut_short=cut_short):
                 self._drawn_at[image] = now
                 if self.phase == "tail" and not cut_short and not (self.ahead and image != self._image):
                     yield from self._parts()
                     yield "tail", now - self.since
+                    if self._before + 1 == self.work.images:
+                        yield "last_tail", now - self.since
                 self._drawn(image, now)
             case ImageDone(image=image) if not self.is_own:
                 self._drawn(image, now)
@@ -153,7 +164,7 @@ class Trace:
         if self.phase == "loading":
             run = costs.run(work)
             return Cost(over(load.seconds, elapsed) + run.seconds, load.spread + run.spread)
-        step_s, last_tail, next_tail = self._pace(costs), costs.of("tail", work), costs.of("next_tail", work)
+        step_s, last_tail, next_tail = self._pace(costs), costs.of("last_tail", work), costs.of("next_tail", work)
         head = costs.of("head" if self._before == 0 else "next_head", work)
         tail = last_tail if rest == 1 else next_tail
         match self.phase:

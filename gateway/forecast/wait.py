@@ -124,5 +124,8 @@ class QueueForecast:
 
 
 def filing(costs: Costs, work: Work) -> Cost:
-    """Seconds from a job's last pixel to its end; its lane goes on meanwhile."""
-    return costs.of("file", work) if work.lane == "engine" and work.images > 0 else Cost(0.0, 0.0)
+    """Seconds from when a job's lane is free to its end: the rest of its last image's decoding, and the file."""
+    if work.lane != "engine" or work.images <= 0:
+        return Cost(0.0, 0.0)
+    tail, held, file = costs.of("tail", work), costs.of("last_tail", work), costs.of("file", work)
+    return Cost(max(0.0, tail.seconds - held.seconds) + file.seconds, file.spread)

@@ -89,8 +89,8 @@ class LaneRunner(ABC):
         """Set unless a job is being submitted that the lane claims with its submit."""
         self._is_free.set()
         self._given: Lease | None = None
-        self.running: Job | None = None
-        """The job that runs now."""
+        self._at_work: dict[str, Job] = {}
+        """The jobs that run now, in the order of their starts."""
         bus.listen(self.on_event)
 
     def on_event(self, job: Job, event: JobEvent) -> None:
@@ -109,7 +109,8 @@ class LaneRunner(ABC):
             self._remote_cancels.pop(job.id, None)
 
     def _runs(self, job: Job) -> bool:
-        return self.running is not None and (self.running.id, self.running.attempt) == (job.id, job.attempt)
+        running = self._at_work.get(job.id)
+        return running is not None and running.attempt == job.attempt
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -124,6 +125,15 @@ class LaneRunner(ABC):
         """Claim no more jobs, or claim jobs again; the running job goes on."""
         self._is_draining = is_draining
         self.wake()
+
+    @property
+    def running(self) -> Job | None:
+        """The job that runs now; of two the later one."""
+        return next(reversed(self._at_work.values()), None)
+
+    def runs(self, job_id: str) -> bool:
+        """Whether the job runs now."""
+        return job_id in self._at_work
 
     @abstractmethod
     async def start(self) -> None: ...
@@ -224,22 +234,31 @@ class LaneRunner(ABC):
                 await self._idle()
                 continue
             self._begin_work(lease)
-            try:
-                if self._accepts is None or await self._accepts(lease.job):
-                    await self._do(lease)
-                else:
-                    await self._give_back(lease, "released")
-            except self.stops:
-                await asyncio.shield(self._store.release(lease, "gateway_restart"))
-                raise
-            except Exception as error:
-                if (fault := fault_of(error)) is not None:
-                    await self._put_back(lease, fault)
-                    continue
-                log.exception("the lane failed on a job", extra={"job": lease.job.id})
-                await self._end(lease, Failed(code="internal_error", message="The gateway made a mistake."))
-            finally:
-                self.running = None
+            await self._attend(lease)
+
+    async def _attend(self, lease: Lease) -> None:
+        """Run a job until the lane may claim the next one. Raises: one of `stops`; the job is put back then."""
+        self._at_work[lease.job.id] = lease.job
+        try:
+            if self._accepts is None or await self._accepts(lease.job):
+                await self._do(lease)
+            else:
+                await self._give_back(lease, "released")
+        except self.stops:
+            await asyncio.shield(self._store.release(lease, "gateway_restart"))
+            raise
+        except Exception as error:
+            if (fault := fault_of(error)) is not None:
+                return await self._put_back(lease, fault)
+            log.exception("the lane failed on a job", extra={"job": lease.job.id})
+            await self._end(lease, Failed(code="internal_error", message="The gateway made a mistake."))
+        finally:
+            self._leave(lease)
+
+    def _leave(self, lease: Lease) -> None:
+        """The job no longer runs, whether its end is on disk or not."""
+        if self._at_work.get(lease.job.id) is lease.job:
+            del self._at_work[lease.job.id]
 
     def _begin_work(self, lease: Lease) -> None:
         job = lease.job
@@ -276,7 +295,7 @@ class LaneRunner(ABC):
         job_id = lease.job.id
         self._stops.end_work(job_id)
         if self._is_lost(lease):
-            return self._end_work(lease)
+            return await self._leave_to_others(lease)
 
         async def write() -> None:
             job = await self._store.get(job_id)
@@ -293,6 +312,13 @@ class LaneRunner(ABC):
         self._cancels.pop(job_id, None)
         self._bus.end(job_id)
 
+    async def _leave_to_others(self, lease: Lease) -> None:
+        """Forget a job whose lease is lost; a later attempt of it may run here already."""
+        self._end_work(lease)
+        if self.running is None or self.running.id != lease.job.id or self._runs(lease.job):
+            self._cancels.pop(lease.job.id, None)
+            await asyncio.to_thread(self._tidy, lease.job.id)
+
     async def _end(self, lease: Lease, outcome: Outcome) -> None:
         """Commit the outcome of a job and remove its temporary files."""
         await self._commit(lease, outcome)
@@ -304,9 +330,7 @@ class LaneRunner(ABC):
             outcome = Cancelled(reason=self._cancels.get(job_id, outcome.reason))
         self._stops.end_work(job_id)
         if self._is_lost(lease):
-            self._end_work(lease)
-            if self.running is None or self.running.id != job_id:  # a later attempt has files of the same job
-                await asyncio.to_thread(self._tidy, job_id)
+            await self._leave_to_others(lease)
             return False
 
         def not_yet() -> None:

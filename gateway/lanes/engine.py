@@ -9,9 +9,11 @@ import asyncio
 import contextlib
 import logging
 import shutil
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from engine.catalog import ModelSpec
@@ -21,6 +23,7 @@ from engine.clock import patience
 from engine.protocol import (
     Cancelled,
     CancelReason,
+    Denoised,
     Drawn,
     Failed,
     Generate,
@@ -32,7 +35,7 @@ from engine.protocol import (
     Upscale,
 )
 from gateway.disk import telling
-from gateway.errors import InsufficientMemory, ModelNotOnDisk, ModelUnavailable, StorageFault, StorageFull
+from gateway.errors import GatewayError, InsufficientMemory, ModelNotOnDisk, ModelUnavailable, StorageFault, StorageFull
 from gateway.events.bus import EventBus
 from gateway.forecast import Forecaster
 from gateway.images.output import OutputFolder
@@ -44,7 +47,7 @@ from gateway.lanes.leases import Leases
 from gateway.lanes.pending_stops import Stops
 from gateway.models.library import Library
 from gateway.private_files import write_private
-from gateway.residency import ResidencyManager, Shortage
+from gateway.residency import Beside, ResidencyManager, Shortage
 from gateway.store.base import JobStore, Lease, WorkerInfo
 from gateway.store.folder_health import SPOOL, Place, StorageHealth
 
@@ -56,12 +59,31 @@ FAILURE_TEXT: dict[DeathReason, str] = {
 }
 
 
+PLACED_S = 1.0
+"""Seconds for which the places of a submitted job stay valid."""
 OF_ANY_PLACE = frozenset({"internal_error", "bad_input", "model_missing", "model_load_failed"})
 """Codes of failures that a missing folder can cause."""
 
 
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Where the weights of a plan are, and what is done beside decoding."""
+
+    plan: Plans
+    at: float
+    """Seconds of a monotonic clock."""
+    folder: Path
+    also: tuple[Path, ...]
+    """Folders of further repositories."""
+    copy: Path | None
+    """Folder of the quantised copy."""
+    beside: Beside
+
+
 class EngineLane(LaneRunner):
-    """The lane of the engine: one job at a time; the last images of a job are filed while the next job runs."""
+    """The lane of the engine: denoises one job at a time. The last image of a job is decoded and filed while the next
+    job runs.
+    """
 
     lane = "engine"
     stops = (asyncio.CancelledError, EngineStopped)
@@ -105,7 +127,14 @@ class EngineLane(LaneRunner):
         self._inputs = inputs
         self._output = output
         self._spool = spool
-        self._finishing: set[asyncio.Task[None]] = set()
+        self._works: set[asyncio.Task[None]] = set()
+        """One for each job, until its end is on disk."""
+        self._frees: dict[str, asyncio.Event] = {}
+        """Of each job: whether the engine could take the next one."""
+        self._placed: Placed | None = None
+        """Of the newest job that was submitted while the lane was idle."""
+        self._decoding: Job | None = None
+        """The job whose last image is decoded while the next one may run."""
 
     async def start(self) -> None:
         await asyncio.to_thread(_empty_folder, self._spool)
@@ -121,7 +150,7 @@ class EngineLane(LaneRunner):
             self._loop.cancel()
         await self._engine.stop()
         if self._loop is not None:
-            await asyncio.gather(self._loop, *self._finishing, return_exceptions=True)
+            await asyncio.gather(self._loop, *self._works, return_exceptions=True)
 
     async def cancel(self, job_id: str, reason: CancelReason) -> None:
         """Stop a claimed job; the store has recorded the request."""
@@ -148,7 +177,7 @@ class EngineLane(LaneRunner):
 
     @property
     def _is_ready(self) -> bool:
-        return self._engine.status.state == "ready"
+        return self._engine.is_free
 
     async def _wait_ready(self) -> None:
         if self._is_ready:
@@ -158,8 +187,42 @@ class EngineLane(LaneRunner):
         await self._engine.wait_ready()
         self._forecaster.engine_started()
 
+    async def _attend(self, lease: Lease) -> None:
+        """Run a job until the engine may take the next one; its end comes by itself."""
+        free = self._frees[lease.job.id] = asyncio.Event()
+        work = asyncio.create_task(super()._attend(lease))
+        self._works.add(work)
+        work.add_done_callback(self._forget)
+        work.add_done_callback(lambda _: free.set())
+        try:
+            await free.wait()
+        except asyncio.CancelledError:
+            if not free.is_set():
+                work.cancel()
+                await asyncio.gather(work, return_exceptions=True)
+            raise
+        if work.done():
+            work.result()
+
+    def _forget(self, work: asyncio.Task[None]) -> None:
+        self._works.discard(work)
+        error = None if work.cancelled() else work.exception()
+        if error is not None and not isinstance(error, self.stops):
+            log.error("the end of a job could not be recorded", exc_info=error)
+
+    def _leave(self, lease: Lease) -> None:
+        super()._leave(lease)
+        if self._decoding is lease.job:
+            self._decoding = None
+        self._set_free(lease)
+
+    def _set_free(self, lease: Lease) -> None:
+        """Let the lane claim the next job."""
+        if (free := self._frees.pop(lease.job.id, None)) is not None:
+            free.set()
+
     async def _do(self, lease: Lease) -> None:
-        job = self.running = lease.job
+        job = lease.job
         self._bus.begin(job.id, part_count(job.plan), job.first_undrawn)
         command = await self._command(job)
         if isinstance(command, Failed):
@@ -171,47 +234,59 @@ class EngineLane(LaneRunner):
         filing = Filing(self._record, self._output, self._spool, lease, part_count(job.plan))
         try:
             is_stopped = job.id in self._cancels or self._is_lost(lease)
-            outcome = Cancelled() if is_stopped else await self._draw(job, command, filing)
+            outcome = Cancelled() if is_stopped else await self._draw(lease, command, filing)
         except EngineDied as death:
             failure = await filing.recorded()
             is_crash_at_load = (death.phase, death.reason) == ("loading", "engine_crash")
             if is_crash_at_load and await self._tried(job.plan) is None:  # otherwise the model may not be the cause
                 await self._residency.note_death_at_load(command)
-            return await self._after_death(lease, death.reason, failure)
+            return await self._after_death(lease, death.reason, failure, is_shared=death.is_shared)
         except (asyncio.CancelledError, EngineStopped):
             await filing.recorded()
             raise
         if isinstance(outcome, Failed) and outcome.code == "engine_oom":
-            return await self._after_death(lease, "engine_oom", await filing.recorded())
-        finishing = asyncio.create_task(self._finish(lease, filing, outcome))
-        self._finishing.add(finishing)
-        finishing.add_done_callback(self._finishing.discard)
+            is_shared = len(self._at_work) > 1
+            return await self._after_death(lease, "engine_oom", await filing.recorded(), is_shared=is_shared)
+        self._leave(lease)
+        await self._finish(lease, filing, outcome)
 
-    async def _draw(self, job: Job, command: Run, filing: Filing) -> Outcome | None:
+    async def _draw(self, lease: Lease, command: Run, filing: Filing) -> Outcome | None:
         """Run a job in the engine and publish its facts; None where the engine reported no outcome.
 
         Raises: EngineDied, EngineStopped.
         """
+        job = lease.job
         outcome: Outcome | None = None
         async with aclosing(self._engine.run(command)) as facts:
             async for fact in facts:
                 match fact:
                     case Drawn():
-                        self._forecaster.on_fact(job.id, fact)
+                        self._forecaster.learn(job.id, fact)
                         filing.add(fact)
                     case PromptRead():
                         if fact not in job.readings:  # recorded in an earlier attempt
                             filing.add(fact)
+                    case Denoised():
+                        self._forecaster.learn(job.id, fact)
+                        self._decoding = job
+                        self._set_free(lease)
                     case Succeeded() | Failed() | Cancelled():
                         outcome = fact
                     case _:
-                        self._bus.publish_progress(job.id, fact, self._forecaster.on_fact(job.id, fact))
+                        self._forecaster.learn(job.id, fact)
+                        self._bus.publish_progress(job.id, fact, partial(self._forecaster.left_s, job.id))
                 if isinstance(fact, ModelLoaded):
                     wants_copy = await self._residency.note_loaded(command, from_copy=fact.from_copy)
                     self._unsaved = command if wants_copy else None
                 if filing.has_fault:
                     break
         return outcome
+
+    def place(self, plan: EngineJob, spec: ModelSpec) -> None:
+        """Find what the command for a plan needs that was just admitted, if the lane could claim it now. Blocks."""
+        if self._is_idle and self._decoding is None:
+            with contextlib.suppress(GatewayError):  # the command says so
+                self._placed = self._paths(plan, spec, None, is_admitted=True)
 
     def _keeps(self, run: Run, phase: Phase) -> bool:
         """Whether finishing the current phase of a cancelled job is faster than replacing the engine.
@@ -230,7 +305,12 @@ class EngineLane(LaneRunner):
         assert not isinstance(plan, Ocr | Download), "the store gives this lane its own jobs only"
         try:
             spec = self._library.find(plan.model)
-            folder, also, copy, is_beside = await asyncio.to_thread(self._paths, plan, spec)
+            # A job that was lost with its engine runs alone, so that it shows whether it was the cause.
+            before = self._decoding if job.attempt == 1 else None
+            placed, self._placed = self._placed, None
+            is_new = placed is not None and placed.plan is plan and time.monotonic() - placed.at < PLACED_S
+            if placed is None or not is_new or before is not None:
+                placed = await asyncio.to_thread(self._paths, plan, spec, before)
             inputs = await self._lay_out_inputs(job)
         except ModelNotOnDisk as error:
             return Failed(code="model_missing", message=error.message)
@@ -245,26 +325,30 @@ class EngineLane(LaneRunner):
             attempt=job.attempt,
             plan=plan,
             spec=spec,
-            model_path=str(folder),
-            copy_path=None if copy is None else str(copy),
-            also_paths=tuple(str(path) for path in also),
+            model_path=str(placed.folder),
+            copy_path=None if placed.copy is None else str(placed.copy),
+            also_paths=tuple(str(path) for path in placed.also),
             inputs=inputs,
             spool_dir=str(self._spool),
             first_image=job.first_undrawn,
-            decode_beside=is_beside,
+            decode_beside=placed.beside.images,
+            ends_beside=placed.beside.end and job.attempt == 1,
+            begins_beside=placed.beside.begin,
         )
 
-    def _paths(self, plan: EngineJob, spec: ModelSpec) -> tuple[Path, tuple[Path, ...], Path | None, bool]:
-        """The folders of the weights, of further repositories, and of the quantised copy; whether images are decoded
-        beside the next one. Blocks.
+    def _paths(self, plan: EngineJob, spec: ModelSpec, before: Job | None, *, is_admitted: bool = False) -> Placed:
+        """Where a plan's weights are, and what is done beside decoding, after a job `before` whose last image is
+        decoded. Blocks.
 
         Raises: ModelNotOnDisk, ModelUnavailable, InsufficientMemory.
         """
         folder, also = self._library.folder(spec), self._library.further_folders(spec)
-        self._residency.admit(plan, spec)
+        if not is_admitted:
+            self._residency.admit(plan, spec)
         self._storage.see(f"model {plan.model}", Place(f"the folder of {plan.model}", folder, is_written=False))
-        copy, is_beside = self._residency.copy_of(plan, spec, folder), self._residency.decodes_beside(plan, spec)
-        return folder, also, copy, is_beside
+        former = before.plan if before is not None and isinstance(before.plan, Generate) else None
+        copy, beside = self._residency.copy_of(plan, spec, folder), self._residency.beside(plan, spec, former)
+        return Placed(plan, time.monotonic(), folder, also, copy, beside)
 
     async def _lay_out_inputs(self, job: Job) -> dict[str, str]:
         """The paths of a plan's inputs by name: blobs, written to files of the job, and LoRAs.
@@ -342,14 +426,22 @@ class EngineLane(LaneRunner):
             await filing.remove_unrecorded()
         await self._residency.keep()
 
-    async def _after_death(self, lease: Lease, reason: DeathReason, failure: Failed | StorageFault | None) -> None:
-        """End or put back a job whose engine died or had not enough memory; the images before that are filed."""
+    async def _after_death(
+        self, lease: Lease, reason: DeathReason, failure: Failed | StorageFault | None, *, is_shared: bool
+    ) -> None:
+        """End or put back a job whose engine died or had not enough memory; the images before that are filed.
+
+        Where the engine had another job, too (`is_shared`), that one may be the cause: both go back uncounted, and run
+        alone.
+        """
         if failure is None:
             failure = await self._lost_model(lease.job.plan)
         if isinstance(failure, StorageFault):
             return await self._put_back(lease, failure)
         if failure is not None:
             return await self._end(lease, failure)
+        if is_shared:
+            return await self._give_back(lease, "released")
         plan = lease.job.plan
         if (tried := await self._tried(plan)) is not None and reason != "engine_timeout":
             what = "Insufficient memory." if reason == "engine_oom" else "The engine stopped."

@@ -51,7 +51,7 @@ class ChildLane(LaneRunner):
         is_requested = job_id in self._cancels
         self._cancels[job_id] = reason
         # A second cancel would interrupt the cleanup of the child.
-        if not is_requested and self._work is not None and self.running is not None and self.running.id == job_id:
+        if not is_requested and self._work is not None and self.runs(job_id):
             self._work.cancel()
 
     async def _halt(self, job_id: str) -> None:
@@ -77,7 +77,7 @@ class ChildLane(LaneRunner):
         """Do nothing: a child leaves no files of its job."""
 
     async def _do(self, lease: Lease) -> None:
-        job = self.running = lease.job
+        job = lease.job
         self._bus.begin(job.id, *self._extent(lease))
         if job.id in self._cancels:
             return await self._end(lease, Cancelled())

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 
 from engine.catalog import ModelSpec
 from engine.protocol import Generate, Load, Memory, Run, Save, Upscale
@@ -43,6 +44,18 @@ class ResidencyOptions:
     """Whether an image may be decoded beside the next one; None: on a CPU."""
     node: str = ""
     """The node's name, where several share a store: each learns of its own device and folders."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What is done while an image is decoded, where there is memory for both."""
+
+    images: bool
+    """The steps of the job's next image."""
+    end: bool
+    """The next job, while the job's last image is decoded."""
+    begin: bool
+    """The job itself, while the last image of the job before is decoded."""
 
 
 class ResidencyManager:
@@ -122,12 +135,31 @@ class ResidencyManager:
         """The folder with the model's quantised copy, if there is one. Blocks."""
         return None if plan.quantize is None else self.copies.find(spec, folder, plan.quantize)
 
+    def _may_decode_beside(self, plan: EngineJob) -> TypeGuard[Generate]:
+        may = self._decode_beside if self._decode_beside is not None else self._device()[0] == "cpu"
+        return may and isinstance(plan, Generate) and not plan.low_ram
+
     def decodes_beside(self, plan: EngineJob, spec: ModelSpec) -> bool:
         """Whether the images of a plan are decoded beside the next one: there is memory for both. Blocks."""
-        may = self._decode_beside if self._decode_beside is not None else self._device()[0] == "cpu"
-        if not may or not isinstance(plan, Generate) or plan.low_ram or len(plan.seeds) < 2:
-            return False
-        return self.admission.fits(plan, spec, beside=True)
+        return self._may_decode_beside(plan) and len(plan.seeds) > 1 and self.admission.fits(plan, spec, beside=True)
+
+    def beside(self, plan: EngineJob, spec: ModelSpec, former: Generate | None = None) -> Beside:
+        """What is done beside decoding; `former` is a plan whose last image is still decoded. Blocks."""
+        if not self._may_decode_beside(plan):
+            return Beside(images=False, end=False, begin=False)
+        images = self.decodes_beside(plan, spec)
+        begin = former is not None and self._fits_beside(plan, spec, former, images=images)
+        return Beside(images=images, end=self.admission.fits(plan, spec), begin=begin)
+
+    def _fits_beside(self, plan: Generate, spec: ModelSpec, former: Generate, *, images: bool) -> bool:
+        """Whether there is memory for the images of two plans with the same weights. Blocks."""
+        former_spec = self._library.find(former.model)
+        weights = self._library.weights
+        if (weights(former.model), former.quantize) != (weights(plan.model), plan.quantize):
+            return False  # the decoding ends before a load
+        needed = self.admission.footprint(plan, spec, beside=images)
+        decoded = self.admission.footprint(former, former_spec)
+        return max(needed.load, needed.weights + needed.image + decoded.image) <= self.admission.limit_bytes
 
     def _wants_copy(self, run: Run) -> bool:
         """Whether a quantised copy should be saved. Blocks."""

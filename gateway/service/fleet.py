@@ -17,7 +17,7 @@ from gateway import __version__
 from gateway.errors import GatewayError, StorageFault
 from gateway.events.bus import EventBus
 from gateway.events.messenger import Messenger
-from gateway.events.previews import StoredPreviews
+from gateway.events.previews import Previews
 from gateway.events.relay import Relay
 from gateway.events.running import RunningJobs
 from gateway.fleet.messages import QueueChanged, SkipImage, UnloadModel
@@ -89,6 +89,7 @@ class Fleet:
         residency: ResidencyManager,
         forecaster: Forecaster,
         lanes: Callable[[], Mapping[Lane, LaneRunner]],
+        previews: Previews | None,
         status: Callable[[], NodeStatus],
         brings: Callable[[str, Collection[str]], bool],
         on_download: Callable[[str, ModelDownloading], None],
@@ -121,6 +122,7 @@ class Fleet:
             library,
             residency.admission,
             self.roster,
+            options.lanes,
             wake=self._wake_lane,
             brings=brings,
             is_set_aside=residency.is_set_aside,
@@ -131,7 +133,7 @@ class Fleet:
             messenger=self.messenger,
             running=self.running,
             forecaster=forecaster,
-            previews=StoredPreviews(store, f"{options.kind} {options.name}"),
+            previews=previews,
             shows_previews=options.kind == "gateway",
             on_download=on_download,
         )

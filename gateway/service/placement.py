@@ -38,8 +38,8 @@ ANY_IMAGE = {"prompt": "", "negative_prompt": None, "seeds": (), "subseeds": ()}
 
 
 class Placement:
-    """Placement of one process. `wake` says that a lane may claim more; `brings` whether a download brings a model or
-    one of some LoRAs, `is_set_aside` whether the model in a folder is in quarantine.
+    """Placement of one process, which runs `lanes`. `wake` says that a lane may claim more; `brings` whether a download
+    brings a model or one of some LoRAs, `is_set_aside` whether the model in a folder is in quarantine.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class Placement:
         library: Library,
         admission: Admission,
         roster: Roster,
+        lanes: Collection[Lane],
         *,
         wake: Callable[[Lane], None],
         brings: Callable[[str, Collection[str]], bool],
@@ -58,6 +59,7 @@ class Placement:
         self._library = library
         self._admission = admission
         self._roster = roster
+        self._lanes = tuple(lane for lane in PLACED if lane in lanes)
         self._wake = wake
         self._brings = brings
         self._is_set_aside = is_set_aside
@@ -83,8 +85,10 @@ class Placement:
 
     async def start(self) -> None:
         """Look at the files, and at the first waiting jobs; `run` does the others."""
+        if not self._lanes:
+            return
         await self.look()
-        for lane in PLACED:
+        for lane in self._lanes:
             for waiting in self._store.order(lane):
                 self._unread.setdefault(waiting.id, None)
                 self._held[lane].add(waiting.id)
@@ -109,7 +113,10 @@ class Placement:
     def on_event(self, job: Job, event: JobEvent) -> None:
         """Note a job that waits, and forget one that does not; after a download there may be new files."""
         lane = lane_of(job.plan)
-        if lane not in PLACED:
+        if isinstance(job.plan, Download) and job.state is State.SUCCEEDED and self._lanes:
+            self._files_due = 0.0
+            self._news.set()
+        if lane not in self._lanes:
             return
         if job.state is State.QUEUED:
             need = self._known.get(_kind_of(job.plan)) if lane == "engine" else None
@@ -123,9 +130,6 @@ class Placement:
             self._drop(job.id)
             if job.state is not State.RUNNING:
                 self._own.pop(job.id, None)
-        if isinstance(job.plan, Download) and job.state is State.SUCCEEDED:
-            self._files_due = 0.0
-            self._news.set()
 
     def forget(self, job_id: str) -> None:
         """Forget a job whose record was set aside."""
@@ -184,7 +188,7 @@ class Placement:
     def tick(self) -> None:
         """The roster is new: decide again."""
         self.decide()
-        if self._clock() >= self._files_due or self._unread:
+        if self._lanes and (self._clock() >= self._files_due or self._unread):
             self._news.set()
 
     def decide(self) -> None:

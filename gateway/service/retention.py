@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
+from gateway.events.previews import Previews
 from gateway.images.output import OutputFolder
 from gateway.service.options import ServiceOptions
 from gateway.store.base import JobStore
@@ -52,7 +53,12 @@ class Retention:
     """The retention of a store and of the images of its jobs."""
 
     def __init__(
-        self, store: JobStore, output: OutputFolder, options: ServiceOptions, shared: SharedStore | None = None
+        self,
+        store: JobStore,
+        output: OutputFolder,
+        options: ServiceOptions,
+        shared: SharedStore | None = None,
+        previews: Previews | None = None,
     ) -> None:
         """`shared` is the store where several processes use it, which take turns."""
         self._turn = None if shared is None else Turn(shared)
@@ -70,6 +76,8 @@ class Retention:
             "removing pictures over the quota": self._shrink_images,
             "copying the job database": self._back_up,
         }
+        if previews is not None:
+            self._duties["removing previews of crashed processes"] = previews.sweep
 
     async def run(self) -> None:
         """Run all duties periodically; a duty that fails is tried again the next time."""

@@ -345,7 +345,7 @@ class EngineSettings(Section):
     low_ram: bool = Field(default=False, description="Use less memory, but more time, for requests without low_ram.")
     decode_beside: bool | None = Field(
         default=None,
-        description="Decode an image while the job's next one is drawn, where memory suffices; null: on a CPU.",
+        description="Decode an image while the next one is drawn, where memory suffices; null: on a CPU.",
     )
 
 
@@ -510,6 +510,11 @@ class Settings(LazyModel):
             )
         if not self.worker.lanes:
             raise SettingsError("worker.lanes: a worker without lanes would do nothing; name engine, ocr or network")
+        if self.files.url is None:
+            raise SettingsError(
+                "a worker needs the images and inputs of its gateways: set files.url (--files) to a folder that all"
+                " machines share, or to s3://bucket, as theirs"
+            )
 
     def check_lanes(self) -> None:
         """Raises: SettingsError if jobs would never run, because no other process can have them."""

@@ -5,7 +5,15 @@ from __future__ import annotations
 import asyncio
 
 from engine.protocol import Cancelled, Preview, StepDone
-from gateway.events.bus import OWNER_EVENTS_QUEUED, STATE_EVENTS_QUEUED, Event, EventBus, PlaceEvent, Subscription
+from gateway.events.bus import (
+    OWNER_EVENTS_QUEUED,
+    STATE_EVENTS_QUEUED,
+    Event,
+    EventBus,
+    PlaceEvent,
+    ProgressEvent,
+    Subscription,
+)
 from gateway.forecast import Forecast
 from gateway.jobs.facts import ImageDone, Queued
 from gateway.jobs.job import Job, JobEvent
@@ -115,3 +123,35 @@ def test_event_bus_keeps_nothing_of_an_ended_job() -> None:
     hub.publish(ended, ended.events[-1])
     hub.end(job.id)
     assert (hub._owners, hub.newest(job.id), hub.progress(job.id)) == ({}, None, None)
+
+
+async def test_forecast_of_progress_is_computed_for_those_who_hear_or_ask() -> None:
+    hub, job = EventBus(), a_waiting()
+    computed: list[int] = []
+
+    def publish(step: int) -> None:
+        def forecast() -> float:
+            computed.append(step)
+            return 100.0 - step
+
+        hub.publish_progress(job.id, a_step(step), forecast)
+
+    hub.publish(job, job.events[0])
+    hub.begin(job.id, 1, 0)
+    for step in (1, 2, 3):
+        publish(step)
+    assert computed == [], "nobody heard it"
+    for _ in range(2):
+        assert (progress := hub.progress(job.id)) is not None
+        assert (progress.step, progress.expected_s) == (3, 97.0)
+        assert (newest := hub.newest(job.id)) is not None
+        assert newest.progress == progress
+    assert computed == [3], "it is computed once"
+    publish(4)
+    with hub.subscribe_owner(job.owner) as heard:
+        publish(5)
+        (event,) = await read(heard, 1)
+        assert isinstance(event, ProgressEvent)
+        assert event.progress.expected_s == 95.0
+    assert computed == [3, 5]
+    assert (hub.progress(job.id) or event.progress).expected_s == 95.0

@@ -159,7 +159,7 @@ async def test_pause_of_one_gateway_holds_for_all_workers_and_ends_at_once(tmp_p
 async def test_lease_is_renewed_while_a_job_runs_longer_than_it(tmp_path: Path) -> None:
     async with fleet_in(tmp_path) as fleet:
         gateway = await fleet.start("gateway", lanes=(), models=())
-        await fleet.start("worker", script={"step_seconds": 0.5})
+        await fleet.start("worker", script={"step_seconds": 0.3})
         job = await _end(gateway, await _submit(gateway, steps=5))
         assert (job.state, job.attempt) == (State.SUCCEEDED, 1)
         assert fleet.stores["worker"].renewals > 2
@@ -169,7 +169,7 @@ async def test_job_of_a_silent_worker_is_drawn_by_another_and_filed_once(tmp_pat
     async with fleet_in(tmp_path) as fleet:
         gateway = await fleet.start("gateway", lanes=(), models=())
         silent = await fleet.start("worker", script={"step_seconds": 0.1})
-        job = await _submit(gateway, steps=60, seeds=(1, 2))
+        job = await _submit(gateway, steps=25, seeds=(1, 2))
         await _runs(gateway, job)
         fleet.stores["worker"].is_away = True
         (tmp_path / "output" / f"{job.id}.1.7.png").write_bytes(b"what a kill before the commit leaves")
@@ -206,11 +206,11 @@ async def test_image_is_filed_after_the_store_was_away_longer_than_the_lease(tmp
     async with fleet_in(tmp_path) as fleet:
         gateway = await fleet.start("gateway", lanes=(), models=())
         await fleet.start("worker", script={"step_seconds": 0.1})
-        job = await _submit(gateway, steps=20)
+        job = await _submit(gateway, steps=12)
         await _runs(gateway, job)
         for view in fleet.stores.values():
             view.is_away = True
-        await asyncio.sleep(2.5 * LEASE_S)
+        await asyncio.sleep(1.5 * LEASE_S)
         for view in fleet.stores.values():
             view.is_away = False
         ended = await _end(gateway, job)
@@ -300,7 +300,7 @@ async def test_draining_worker_ends_its_job_and_claims_no_more(tmp_path: Path) -
     async with fleet_in(tmp_path) as fleet:
         gateway = await fleet.start("gateway", lanes=(), models=())
         worker = await fleet.start("worker", script=SLOW)
-        running, waiting = await _submit(gateway, steps=20), await _submit(gateway)
+        running, waiting = await _submit(gateway, steps=10), await _submit(gateway)
         await _runs(gateway, running)
         await asyncio.wait_for(worker.drain(), 10)
         assert await _state(gateway, running) is State.SUCCEEDED
@@ -326,7 +326,7 @@ async def test_stopped_worker_puts_its_job_back_for_another(tmp_path: Path) -> N
     async with fleet_in(tmp_path) as fleet:
         gateway = await fleet.start("gateway", lanes=(), models=())
         await fleet.start("worker", script={"step_seconds": 0.1})
-        job = await _submit(gateway, steps=30, seeds=(1, 2))
+        job = await _submit(gateway, steps=12, seeds=(1, 2))
         await _runs(gateway, job)
         await fleet.stop("worker")
         assert await _state(gateway, job) is State.QUEUED

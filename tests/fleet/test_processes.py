@@ -79,7 +79,7 @@ def test_worker_listens_nowhere_and_draws_for_a_gateway_that_only_serves(fleet: 
 def test_killed_worker_loses_nothing_and_the_next_draws_the_same_pixels(fleet: ProcessFleet) -> None:
     first, gateway = fleet.worker("worker", script=SLOW), fleet.gateway()
     with client_of(gateway.url) as client:
-        job = submit(client, seed=7, steps=40)["job_id"]
+        job = submit(client, seed=7, steps=20)["job_id"]
         _until_step(client, job)
         first.process.kill()
         first.process.wait()
@@ -88,7 +88,7 @@ def test_killed_worker_loses_nothing_and_the_next_draws_the_same_pixels(fleet: P
         assert shown["status"] == "completed", shown
         kinds = [event["event"] for event in events(client, job)]
         assert kinds.count("complete") == 1
-        undisturbed = submit(client, seed=7, steps=40)["job_id"]
+        undisturbed = submit(client, seed=7, steps=20)["job_id"]
         ended(client, undisturbed)
         assert _same_image(client, job, undisturbed)
 
@@ -102,13 +102,13 @@ def test_cancel_stream_and_progress_work_through_a_gateway_that_did_not_take_the
     fleet.worker(script=SLOW)
     one, two = fleet.gateway("gateway-1"), fleet.gateway("gateway-2")
     with client_of(one.url, "me") as here, client_of(two.url, "me") as there:
-        job = submit(here, steps=30, seed=1, previews=2)["job_id"]
+        job = submit(here, steps=20, seed=1)["job_id"]
         seen = events(there, job)
         ids = _ids(seen)
         assert ids == [f"{job}:{seq}" for seq in range(1, len(ids) + 1)]
         assert ids == _ids(events(here, job))
         assert seen[-1]["event"] == "complete"
-        assert sum(event["event"] == "progress" for event in seen) > 5
+        assert sum(event["event"] == "progress" for event in seen) > 3
         assert _ids(events(there, job, last=ids[0])) == ids[1:]
 
         long = submit(here, steps=100)["job_id"]
@@ -120,8 +120,8 @@ def test_cancel_stream_and_progress_work_through_a_gateway_that_did_not_take_the
 
 
 def test_sdapi_progress_preview_and_interrupt_work_through_the_other_gateway(fleet: ProcessFleet) -> None:
-    fleet.worker(script=SLOW)
-    one, two = fleet.gateway("gateway-1"), fleet.gateway("gateway-2")
+    fleet.worker(script={"step_seconds": 0.03})
+    one, two = fleet.gateway("gateway-1", ready=False), fleet.gateway("gateway-2", ready=False)
     me = {"X-Client-Id": "me"}
     with (
         httpx.Client(base_url=f"{one.url}/sdapi/v1", headers=me, timeout=60) as here,
@@ -147,12 +147,12 @@ def test_sdapi_progress_preview_and_interrupt_work_through_the_other_gateway(fle
 def test_terminated_worker_ends_its_job_first_and_a_second_signal_puts_it_back(fleet: ProcessFleet) -> None:
     gateway, worker = fleet.gateway(ready=False), fleet.worker(script=SLOW)
     with client_of(gateway.url) as client:
-        job, waiting = submit(client, steps=40)["job_id"], submit(client)["job_id"]
+        job, waiting = submit(client, steps=20)["job_id"], submit(client, steps=60)["job_id"]
         _until_step(client, job)
         assert worker.stop(signal.SIGTERM) == 0
         assert client.get(f"/jobs/{job}").json()["status"] == "completed"
         assert client.get(f"/jobs/{waiting}").json()["status"] == "queued"
-        hasty = fleet.worker("worker-2", script={"step_seconds": 0.2})
+        hasty = fleet.worker("worker-2", script=SLOW)
         _until_step(client, waiting)
         began = time.monotonic()
         assert hasty.stop(signal.SIGTERM, signal.SIGTERM) == 0
@@ -174,7 +174,7 @@ def test_job_waits_again_when_the_time_to_drain_is_over(fleet: ProcessFleet) -> 
 def test_paused_process_finds_its_lease_lost_and_files_nothing(fleet: ProcessFleet, tmp_path: Path) -> None:
     gateway, stopped = fleet.gateway(ready=False), fleet.worker(script=SLOW)
     with client_of(gateway.url) as client:
-        job = submit(client, steps=40, seed=3)["job_id"]
+        job = submit(client, steps=20, seed=3)["job_id"]
         _until_step(client, job)
         stopped.process.send_signal(signal.SIGSTOP)
         try:
@@ -185,7 +185,7 @@ def test_paused_process_finds_its_lease_lost_and_files_nothing(fleet: ProcessFle
         stopped.wait_for("the lease is lost")
         again = submit(client)["job_id"]
         assert ended(client, again)["status"] == "completed"
-        assert len(list((tmp_path / "output").glob(f"{job}.*.png"))) == 1
+        assert len(list((tmp_path / "files" / "images").glob(f"{job}.*.png"))) == 1
 
 
 def test_ticket_of_one_gateway_opens_a_stream_at_the_other_once(fleet: ProcessFleet, tmp_path: Path) -> None:
@@ -216,6 +216,7 @@ def test_ticket_of_one_gateway_opens_a_stream_at_the_other_once(fleet: ProcessFl
         (["--store", "postgresql://h/d", "--lanes", "engines"], {}, "worker.lanes"),
         (["--store", "postgresql://h/d", "--lanes", ""], {}, "worker.lanes"),
         (["--store", "postgresql://h/d", "--lanes", "engine,engine"], {}, "lanes"),
+        (["--store", "postgresql://h/d"], {}, "files.url (--files)"),
         (["--store", "postgresql://h/d", "--name", "a b"], {}, "worker.name"),
         (["--store", "postgresql://h/d", "--label", "x"], {}, "--label"),
         (["--store", "postgresql://h/d", "--port", "1"], {}, "--port"),
@@ -249,7 +250,11 @@ def test_gateway_without_other_processes_runs_all_lanes() -> None:
 
 
 def test_worker_whose_database_does_not_answer_exits_with_1(tmp_path: Path) -> None:
-    done = _run(["worker", "--store", f"postgresql:///x?host={tmp_path}", "--backend", "fake"], {}, tmp_path)
+    done = _run(
+        ["worker", "--store", f"postgresql:///x?host={tmp_path}", "--files", tmp_path.as_uri(), "--backend", "fake"],
+        {},
+        tmp_path,
+    )
     assert done.returncode == 1, done.stderr
     assert "does not answer" in done.stderr
 

@@ -116,7 +116,7 @@ def test_system_keeps_its_shape(gateway: Live) -> None:
     with client_of(gateway.url) as client:
         assert set(client.get("/system").json()) == {
             *("active_model", "mlx_memory_gb", "mlx_peak_memory_gb", "system_memory_gb", "device"),
-            *("default_model", "engine", "queue_depth", "damaged_records"),
+            *("default_model", "engine", "queue_depth", "damaged_records", "storage_fault"),
         }
 
 

@@ -20,7 +20,7 @@ WEB = ("adapters/", "gateway/app.py", "gateway/startup_app.py", "gateway/http/ad
 CLIENT_USERS = (
     "engine/client",
     "gateway/app.py",
-    "gateway/service/service.py",
+    "gateway/service/parts.py",
     "gateway/service/engines.py",
     "gateway/service/health.py",
     "gateway/service/own_node.py",

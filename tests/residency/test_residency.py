@@ -286,3 +286,52 @@ def test_images_are_decoded_beside_others_where_both_fit(
         options=ResidencyOptions(models_dir=tmp_path, memory_is_set=True, decode_beside=setting),
     )
     assert manager.decodes_beside(plan_of(**{"seeds": (1, 2), **changes}), KLEIN) is expected
+
+
+@pytest.mark.parametrize(
+    ("setting", "changes", "limit_gb", "expected"),
+    [
+        (True, {}, 1000, (True, True)),
+        (False, {}, 1000, (False, False)),
+        (True, {"low_ram": True}, 1000, (False, False)),
+        (True, {}, 1, (False, False)),
+        (True, {"model": "flux2-klein-9b"}, 1000, (True, False)),
+        (True, {"quantize": 8}, 1000, (True, False)),
+    ],
+)
+def test_jobs_run_beside_the_decoding_of_the_former_where_both_fit(
+    setting: bool, changes: dict[str, Any], limit_gb: int, expected: tuple[bool, bool], tmp_path: Path
+) -> None:
+    """Of the same weights: a load would need memory for both models."""
+    library = Library(tmp_path, default=KLEIN.name)
+    manager = ResidencyManager(
+        store=None,  # type: ignore[arg-type]
+        library=library,
+        device=lambda: ("cpu", int(limit_gb * GB)),
+        options=ResidencyOptions(models_dir=tmp_path, memory_is_set=True, decode_beside=setting),
+    )
+    plan = plan_of(**changes)
+    beside = manager.beside(plan, library.find(plan.model), plan_of())
+    assert (beside.end, beside.begin) == expected
+    assert not beside.images
+
+
+def test_two_jobs_need_the_memory_of_both_images(tmp_path: Path) -> None:
+    library = Library(tmp_path, default=KLEIN.name)
+    options = ResidencyOptions(models_dir=tmp_path, memory_is_set=True, decode_beside=True)
+    small, large = plan_of(width_px=256, height_px=256), plan_of(width_px=2048, height_px=2048)
+
+    def begins(limit_bytes: int, former: Any, latter: Any) -> bool:
+        manager = ResidencyManager(
+            store=None,  # type: ignore[arg-type]
+            library=library,
+            device=lambda: ("cpu", limit_bytes),
+            options=options,
+        )
+        return manager.beside(latter, KLEIN, former).begin
+
+    alone = guess(large, KLEIN, disk_bytes=None, is_float32=True)
+    added = guess(small, KLEIN, disk_bytes=None, is_float32=True).image
+    for former, latter in ((large, small), (small, large)):
+        assert not begins(alone.peak + added - 1, former, latter)
+        assert begins(alone.peak + added, former, latter)

@@ -20,6 +20,7 @@ from gateway.models.user_models import LocalModel
 from gateway.service.fleet import FleetOptions
 from gateway.service.service import JobService, ServiceOptions
 from gateway.store.base import Lease
+from gateway.store.blobs import blob_folder
 from gateway.store.postgres.store import PostgresStore
 from tests.support.postgres import server
 
@@ -92,6 +93,8 @@ class Processes:
             (weights / "x.safetensors").touch()
         output = OutputFolder(self._folder / "output")
         output.prepare()
+        previews = blob_folder(self._folder / "previews", is_shared=True)
+        previews.prepare()
         store = self.stores[name] = ProcessStore(self._url, own / "data", name=name, lookahead=self._lookahead)
         fake = EngineOptions(
             backend="fake", fake_script=json.dumps(script or {}), backoff_s=(0.0,), memory_limit_bytes=memory_bytes
@@ -102,6 +105,7 @@ class Processes:
         service = JobService(
             store=store,
             shared=store,
+            previews=previews,
             node=replace(fleet, **node),
             engine=Engine(fake),
             library=Library(own, default="toy", local=local),

@@ -14,7 +14,7 @@ from tests.support.forked import Forked
 from tests.support.live import Live
 from tests.support.postgres import server
 
-LEASE_S = 1.5
+LEASE_S = 1.0
 
 
 class WorkerProcess:
@@ -56,6 +56,7 @@ class ProcessFleet:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        (folder / "files").mkdir()
         self._url = server().new_url()
         self._gateways: list[Live] = []
         self._workers: list[WorkerProcess] = []
@@ -69,7 +70,7 @@ class ProcessFleet:
                 "steps_as_sent": True,
                 "cache_dir": str(self._folder / "models"),
             },
-            "generation": {"output_dir": str(self._folder / "output")},
+            "files": {"url": (self._folder / "files").as_uri()},
             **sections,
             "store": {"url": self._url, "min_free_gb": 0},
             "worker": {"lease_s": LEASE_S, **sections.get("worker", {})},

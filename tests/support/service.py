@@ -15,6 +15,7 @@ from gateway.jobs.origin import Origin
 from gateway.jobs.resolve import GenerationRequest
 from gateway.models.library import Library
 from gateway.models.user_models import LocalModel
+from gateway.residency import ResidencyOptions
 from gateway.service.service import JobService, ServiceOptions
 from gateway.store.sqlite import SqliteStore
 
@@ -28,6 +29,7 @@ async def service_in(
     script: dict[str, Any] | None = None,
     options: ServiceOptions | None = None,
     base_model: str = "flux2-klein-base-4b",
+    residency: ResidencyOptions | None = None,
     **engine: Any,
 ) -> AsyncIterator[JobService]:
     weights = folder / "model" / "transformer"
@@ -43,6 +45,7 @@ async def service_in(
         output=output,
         spool=folder / "data" / "spool",
         options=options or ServiceOptions(abandon_grace_s=0.05),
+        residency=residency,
     )
     await service.start()
     try:
