@@ -120,7 +120,7 @@ def acknowledged(http: httpx.Client, fleet: Fleet, account: Account, n: int, *, 
 def _next_job(http: httpx.Client, fleet: Fleet, account: Account, n: int) -> None:
     """One more job for each worker: none of them is lost to the queue."""
     for k in range(2 * len(fleet.workers)):
-        acknowledged(http, fleet, account, n + k)
+        acknowledged(http, fleet, account, n + k, steps=5)
     busy = "SELECT count(DISTINCT worker) FROM jobs WHERE state = 'running'"
     until(lambda: fleet.query(busy)[0][0] == len(fleet.workers), 60, lambda: "a worker takes no more jobs")
 

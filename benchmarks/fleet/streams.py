@@ -76,7 +76,7 @@ def streams(folder: Path, server: Server, *, jobs: int, seed: int = 1) -> dict[s
             thread = threading.Thread(target=reader.run, args=(90,))
             thread.start()
             time.sleep(chance.uniform(0.5, 1.5))
-            kind = ("worker", "none", "worker", "gateway")[n % 4]
+            kind = ("worker", "gateway", "none", "worker")[n % 4]
             kills[kind] += 1
             if kind != "none":
                 target = other if kind == "gateway" else runner(fleet, reader.job_id)
