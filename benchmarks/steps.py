@@ -27,6 +27,7 @@ from typing import Any
 from engine.catalog import CATALOG, EMBEDDED, EMBEDDED_PATH
 from engine.client.environment import child_environment
 from engine.client.options import EngineOptions
+from engine.embedded.reading import read
 from engine.embedded.style import style_numbers, with_style
 from engine.embedded.words import COLOURS, SHAPES
 from engine.protocol import Drawn, Generate, JobReport, Run, Succeeded, decode_report, encode
@@ -146,7 +147,7 @@ class Bare(Side):
     def draw(self, prompt: str, seeds: tuple[int, ...], px: int) -> tuple[float, list[bytes]]:
         began, images = time.perf_counter(), []
         for seed in seeds:
-            text = with_style(prompt, style_numbers(seed)) if self.model == "embedded" else prompt
+            text = with_style(read(prompt, 0).text, style_numbers(seed)) if self.model == "embedded" else prompt
             asked = {"seed": seed, "prompt": text, "num_inference_steps": STEPS, "width": px, "height": px}
             self._send(json.dumps({**asked, "guidance": 1.0}).encode() + b"\n")
             self._line()

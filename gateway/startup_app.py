@@ -73,4 +73,4 @@ def plain_error(error: GatewayError) -> Response:
 
 
 def _never(request: Request, error: Exception) -> Response:
-    raise Unavailable("The gateway is stopping.")
+    raise Unavailable("The gateway is stopping.", retry_after_s=5)

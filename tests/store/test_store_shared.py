@@ -514,3 +514,25 @@ async def test_random_writes_of_two_processes_keep_every_record_sound(tmp_path: 
             assert await member.store.damaged() == []
         with pytest.raises(JobNotFound):
             await members[0].store.get("0" * 32)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (("/postgres?", "/nothing?"), "does not exist"),
+        (("user=postgres", "user=nobody-there"), "does not exist"),
+        (("options=", "application_name=x&options="), None),
+        (("options=-c%20search_path%3D", "options=-c%20search_path%3Dmissing_"), "no schema in its search path"),
+    ],
+)
+async def test_a_store_that_the_server_refuses_says_why_and_names_no_address(
+    tmp_path: Path, change: tuple[str, str], sentence: str | None
+) -> None:
+    store = PostgresStore(server().new_url().replace(*change), tmp_path)
+    if sentence is None:
+        await store.open()
+        await store.close()
+        return
+    with pytest.raises(StorageFault, match=sentence) as refused:
+        await store.open()
+    assert "host=" not in refused.value.message

@@ -72,7 +72,7 @@ class PostgresDatabase:
                 connection.execute("SELECT pg_advisory_xact_lock(hashtext($1))", (self.channel,))
                 bring_up_to_date(PostgresConnection(connection, DIALECT, {}))
         except (psycopg.Error, OSError) as error:
-            raise fault_of(error) from error
+            raise refusal_of(error) or fault_of(error) from error
 
     async def close(self) -> None:
         """Close; a second time does nothing."""
@@ -240,6 +240,27 @@ def _last_rows(connection: psycopg.Connection[Row], sql: str) -> list[Row]:
     while cursor.nextset():
         pass
     return cursor.fetchall()
+
+
+REFUSALS = (
+    ("authentication failed", "The job database refuses the user or the password of store.url."),
+    ("no password supplied", "The job database asks for a password: add it to store.url, or set PGPASSWORD."),
+    ("permission denied", "The user of store.url may not create or use the tables of the job database."),
+    ("no schema has been selected", "The database of store.url has no schema in its search path."),
+    (
+        "does not support ssl",
+        "The server of the job database speaks no TLS; sslmode=disable in store.url does without.",
+    ),
+    ("certificate", "The certificate of the job database is not the one that store.url asks for."),
+    ("does not exist", "The database or the user of store.url does not exist."),
+)
+"""Parts of PostgreSQL's messages that a retry would not change, and what is said of them."""
+
+
+def refusal_of(error: Exception) -> StorageFault | None:
+    """Why the server does not take this process, for its operator; None where it may do so later."""
+    text = str(error).lower()
+    return next((StorageFault(sentence) for part, sentence in REFUSALS if part in text), None)
 
 
 def fault_of(error: Exception) -> StorageFault:
