@@ -20,8 +20,10 @@ from typing import Any
 import psutil
 import pytest
 
+from benchmarks.fleet.faults import database_gone, partition, stopped
 from benchmarks.fleet.kills import kills
 from benchmarks.fleet.locks import claims, lock
+from benchmarks.fleet.places import clocks, files_gone
 from benchmarks.fleet.processes import Mistake
 from benchmarks.fleet.speed import cancel, dispatch, throughput
 from benchmarks.fleet.streams import streams
@@ -32,6 +34,11 @@ RESULTS = Path(__file__).parent / "results.json"
 
 PARTS: dict[str, tuple[Callable[..., dict[str, Any]], str, dict[str, Any]]] = {
     "kills": (kills, "kill -9 under mixed traffic", {"rounds": 200, "minutes": 60.0, "seed": 1}),
+    "stopped": (stopped, "SIGSTOP of a worker past its lease, and SIGCONT", {"rounds": 6}),
+    "partition": (partition, "a worker that is cut off from the database", {"rounds": 6}),
+    "database-gone": (database_gone, "PostgreSQL is away under traffic", {"seconds": 60.0}),
+    "files-gone": (files_gone, "the bucket of images is away", {"seconds": 20.0, "state": "closed"}),
+    "clocks": (clocks, "clocks an hour apart", {"jobs": 6}),
     "dispatch": (dispatch, "submit on one gateway to start on an idle worker", {"jobs": 100, "rounds": 5}),
     "cancel": (cancel, "cancel from another gateway", {"jobs": 40, "step_s": 0.2}),
     "throughput": (throughput, "fixed work by 1, 2 and 4 workers", {"jobs": 24, "steps": 20, "step_s": 0.1}),
@@ -72,7 +79,7 @@ def _report(arguments: argparse.Namespace, folder: Path, server: Server) -> int:
     except Mistake as mistake:
         found = {"mistakes": [str(mistake)]}
     result = {
-        "command": " ".join(word for word in sys.argv[1:] if word != "--record"),
+        "command": " ".join([arguments.part, *(f"--{name} {getattr(arguments, name)}" for name in arguments.options)]),
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M"),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, load {psutil.getloadavg()[0]:.1f}",
         **found,

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +18,7 @@ import httpx
 import psutil
 import psycopg
 
+from tests.support.forked import Forked, can_fork
 from tests.support.live import ROOT, free_port
 from tests.support.postgres import Server
 
@@ -33,14 +34,14 @@ class Mistake(Exception):
 
 @dataclass
 class Process:
-    """A gateway, or a worker where `port` is None; `env` is added to the environment."""
+    """A gateway, or a worker where `port` is None, whose clock is so many seconds ahead."""
 
     name: str
     folder: Path
-    config: Mapping[str, Any]
+    config: dict[str, dict[str, Any]]
     port: int | None = None
-    env: Mapping[str, str] = field(default_factory=dict)
-    popen: subprocess.Popen[bytes] | None = None
+    ahead_s: float = 0.0
+    popen: subprocess.Popen[bytes] | Forked | None = None
 
     @property
     def url(self) -> str:
@@ -52,13 +53,15 @@ class Process:
         file.write_text(json.dumps(self.config))  # JSON is YAML
         role = ["worker"] if self.port is None else ["serve", "--port", str(self.port)]
         with (self.folder / "log").open("ab") as log:
-            self.popen = subprocess.Popen(
-                [sys.executable, "api_main.py", *role, "--config", str(file)],
-                cwd=ROOT,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, **self.env},
-            )
+            program = ["api_main.py"]
+            if self.ahead_s:
+                (self.folder / "ahead").write_text(str(self.ahead_s))
+                program = ["tests/support/jumping_gateway.py", str(self.folder / "ahead")]
+            words = [*program, *role, "--config", str(file)]
+            if can_fork(words[0]):
+                self.popen = Forked(words, log.fileno())
+            else:
+                self.popen = subprocess.Popen([sys.executable, *words], cwd=ROOT, stdout=log, stderr=log)
 
     @property
     def pid(self) -> int:
@@ -94,10 +97,10 @@ class Process:
 
 
 class Fleet:
-    """Gateways and workers on a schema of one PostgreSQL server, with one output folder. A context manager.
+    """Gateways and workers on a schema of one PostgreSQL server, with one folder of images. A context manager.
 
-    `script` is the fake engine's; `worker_url` replaces the address of the database for some workers, by name; `env` is
-    added to the environment of some processes, by name; `config` is added to every process's configuration.
+    `script` is the fake engine's; `ahead_s` sets the clocks of some processes, by name; `config` is added to
+    every process's configuration.
     """
 
     def __init__(
@@ -110,16 +113,17 @@ class Fleet:
         script: Mapping[str, Any] | None = None,
         lease_s: float = LEASE_S,
         backend: str = "fake",
-        urls: Mapping[str, str] | None = None,
-        env: Mapping[str, Mapping[str, str]] | None = None,
+        ahead_s: Mapping[str, float] | None = None,
         config: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         self.folder, self.server = folder, server
         self.url = server.new_url()
-        self.output = folder / "output"
+        self.files = folder / "files"
+        self.output = self.files / "images"
+        self.files.mkdir(parents=True)
         self.script = {"step_seconds": 0.02, **(script or {})}
         self._lease_s, self._backend = lease_s, backend
-        self._urls, self._env, self._config = urls or {}, env or {}, config or {}
+        self._ahead_s, self._config = ahead_s or {}, config or {}
         self.gateways = [self._process(f"gateway-{n}", free_port()) for n in range(1, gateways + 1)]
         self.workers = [self._process(f"worker-{n}", None) for n in range(1, workers + 1)]
 
@@ -127,9 +131,10 @@ class Fleet:
         folder = self.folder / name
         values: dict[str, dict[str, Any]] = {
             "engine": {"backend": self._backend},
-            "models": {"default": "flux2-tiny", "auto_download": False},
-            "store": {"url": self._urls.get(name, self.url), "data_dir": str(folder / "data"), "min_free_gb": 0},
-            "generation": {"output_dir": str(self.output), "previews": False},
+            "models": {"default": "flux2-tiny", "auto_download": False, "steps_as_sent": True},
+            "store": {"url": self.url, "data_dir": str(folder / "data"), "min_free_gb": 0},
+            "files": {"url": f"file://{self.files}"},
+            "generation": {"output_dir": str(folder / "output"), "previews": False},
             "worker": {"name": name, "lease_s": self._lease_s, **({} if port is None else {"lanes": []})},
             "log": {"level": "INFO"},
         }
@@ -137,7 +142,13 @@ class Fleet:
             values["engine"]["fake_script"] = json.dumps(self.script)
         for section, more in self._config.items():
             values[section] = {**values.get(section, {}), **more}
-        return Process(name, folder, values, port, self._env.get(name, {}))
+        return Process(name, folder, values, port, self._ahead_s.get(name, 0.0))
+
+    def reach(self, name: str, url: str) -> None:
+        """Let a process that has not started reach the database by another address."""
+        for process in self.all:
+            if process.name == name:
+                process.config["store"]["url"] = url
 
     @property
     def all(self) -> list[Process]:
@@ -189,6 +200,15 @@ class Fleet:
         gateways = {gateway.name for gateway in self.gateways}
         return {name for name, state in found if state == "ready" or name in gateways}
 
+    def image_names(self) -> set[str]:
+        """Names of the files of images."""
+        return {file.name for file in self.output.glob("*.png")}
+
+    def image(self, name: str) -> bytes | None:
+        """The content of an image's file; None where there is none."""
+        file = self.output / name
+        return file.read_bytes() if file.exists() else None
+
     def query(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """The rows of a statement, past the store. Raises: psycopg.Error."""
         with psycopg.connect(self.url, autocommit=True) as db:
@@ -213,3 +233,17 @@ def until(holds: Callable[[], T], within_s: float, complaint: Callable[[], str],
             raise Mistake(complaint())
         time.sleep(every_s)
     return value
+
+
+def wait_attempt(fleet: Fleet, job_id: str, attempt: int) -> None:
+    """Wait until a job runs for the n-th time."""
+    sql = "SELECT state <> 'queued' AND attempt >= %s FROM jobs WHERE id = %s"
+    until(lambda: fleet.query(sql, (attempt, job_id))[0][0], 60, lambda: f"no attempt {attempt} of {job_id}")
+
+
+def runner(fleet: Fleet, job_id: str) -> Process:
+    """The worker that runs a job. Raises: Mistake if it does not start."""
+    wait_attempt(fleet, job_id, 1)
+    sql = "SELECT nodes.name FROM jobs JOIN nodes ON starts_with(jobs.worker, nodes.id) WHERE jobs.id = %s"
+    name = until(lambda: fleet.query(sql, (job_id,)), 30, lambda: "nobody runs the job")[0][0]
+    return next(worker for worker in fleet.workers if worker.name == name)

@@ -38,40 +38,40 @@ def submit(http: httpx.Client, url: str, **values: Any) -> str:
 def dispatch(folder: Path, server: Server, *, jobs: int, rounds: int, pause_s: float = 0.1) -> dict[str, Any]:
     """From a submit at one gateway to the start on an idle worker, by the database's clock, and to the answer."""
     starts, answers = [], []
-    with Fleet(folder, server, workers=1, lease_s=CALM_LEASE_S, script={"step_seconds": 0.0}) as fleet:
-        with httpx.Client(timeout=60) as http:
-            for _ in range(rounds):
-                took, ids = [], []
-                for n in range(jobs):
-                    began = time.perf_counter()
-                    ids.append(submit(http, fleet.gateways[n % 2].url, steps=1))
-                    took.append(time.perf_counter() - began)
-                    fleet.wait_ended(ids[-1:])
-                    time.sleep(pause_s)
-                waits = fleet.query(
-                    "SELECT s.steady - q.steady FROM events q JOIN events s ON s.job_id = q.job_id AND s.seq = 2"
-                    " WHERE q.seq = 1 AND q.job_id = ANY(%s)",
-                    (ids,),
-                )
-                starts.append(spread([float(row[0]) for row in waits]))
-                answers.append(spread(took))
+    fleet = Fleet(folder, server, workers=1, lease_s=CALM_LEASE_S, script={"step_seconds": 0.0})
+    with fleet, httpx.Client(timeout=60) as http:
+        for _ in range(rounds):
+            took, ids = [], []
+            for n in range(jobs):
+                began = time.perf_counter()
+                ids.append(submit(http, fleet.gateways[n % 2].url, steps=1))
+                took.append(time.perf_counter() - began)
+                fleet.wait_ended(ids[-1:])
+                time.sleep(pause_s)
+            waits = fleet.query(
+                "SELECT s.steady - q.steady FROM events q JOIN events s ON s.job_id = q.job_id AND s.seq = 2"
+                " WHERE q.seq = 1 AND q.job_id = ANY(%s)",
+                (ids,),
+            )
+            starts.append(spread([float(row[0]) for row in waits]))
+            answers.append(spread(took))
     return {"submit to start": middle(starts), "rounds": starts, "submit to answer": middle(answers)}
 
 
 def cancel(folder: Path, server: Server, *, jobs: int, step_s: float, seed: int = 1) -> dict[str, Any]:
     """From a cancel at another gateway, at a random moment of a step, until the worker has stopped drawing."""
     chance, took = random.Random(seed), []
-    with Fleet(folder, server, workers=1, lease_s=CALM_LEASE_S, script={"step_seconds": step_s}) as fleet:
-        with httpx.Client(timeout=60) as http:
-            for n in range(jobs):
-                job_id = submit(http, fleet.gateways[n % 2].url, steps=100)
-                _wait_running(fleet, job_id)
-                time.sleep(chance.uniform(step_s, 2 * step_s))
-                began = time.perf_counter()
-                answer = http.delete(f"{fleet.gateways[(n + 1) % 2].url}/api/v1/jobs/{job_id}")
-                took.append(time.perf_counter() - began)
-                if (status := answer.json()["status"]) != "cancelled":
-                    raise Mistake(f"a cancelled job is {status}")
+    fleet = Fleet(folder, server, workers=1, lease_s=CALM_LEASE_S, script={"step_seconds": step_s})
+    with fleet, httpx.Client(timeout=60) as http:
+        for n in range(jobs):
+            job_id = submit(http, fleet.gateways[n % 2].url, steps=100)
+            _wait_running(fleet, job_id)
+            time.sleep(chance.uniform(step_s, 2 * step_s))
+            began = time.perf_counter()
+            answer = http.delete(f"{fleet.gateways[(n + 1) % 2].url}/api/v1/jobs/{job_id}")
+            took.append(time.perf_counter() - began)
+            if (status := answer.json()["status"]) != "cancelled":
+                raise Mistake(f"a cancelled job is {status}")
     figures = spread(took)
     late = sum(seconds > step_s + 0.1 for seconds in took)
     return {"cancel to end": figures, "step_ms": 1000 * step_s, "later than a step and 100 ms": f"{late} of {jobs}"}

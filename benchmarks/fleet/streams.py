@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from benchmarks.fleet.processes import Fleet, Mistake, Process
+from benchmarks.fleet.processes import Fleet, Mistake, Process, runner
 from benchmarks.fleet.speed import submit
 from tests.support.postgres import Server
 
@@ -76,11 +76,11 @@ def streams(folder: Path, server: Server, *, jobs: int, seed: int = 1) -> dict[s
             thread = threading.Thread(target=reader.run, args=(90,))
             thread.start()
             time.sleep(chance.uniform(0.5, 1.5))
-            kind = ("worker", "none", "worker", "gateway")[n % 4]
-            target = _worker_of(fleet, reader.job_id) if kind == "worker" else other if kind == "gateway" else None
-            if target is not None:
+            kind = ("worker", "gateway", "none", "worker")[n % 4]
+            kills[kind] += 1
+            if kind != "none":
+                target = other if kind == "gateway" else runner(fleet, reader.job_id)
                 target.kill()
-                kills[kind] += 1
                 target.start()
             thread.join()
             fleet.wait_ready()
@@ -96,12 +96,4 @@ def streams(folder: Path, server: Server, *, jobs: int, seed: int = 1) -> dict[s
     return {"jobs": jobs, "kills": kills, "events": events, "missing": 0, "twice": 0, "most connections": most}
 
 
-IDS = "SELECT number FROM events WHERE job_id = %s ORDER BY seq"
-
-
-def _worker_of(fleet: Fleet, job_id: str) -> Process | None:
-    """The worker that runs a job, by the reports."""
-    found = fleet.query(
-        "SELECT nodes.name FROM jobs JOIN nodes ON starts_with(jobs.worker, nodes.id) WHERE jobs.id = %s", (job_id,)
-    )
-    return next((worker for worker in fleet.workers if found and worker.name == found[0][0]), None)
+IDS = "SELECT job_id || ':' || seq FROM events WHERE job_id = %s ORDER BY seq"

@@ -22,6 +22,8 @@ from PIL import Image
 from tests.support.live import live
 
 PROMPTS = tuple(f"a {colour} {shape}" for colour in ("red", "green", "blue") for shape in ("circle", "square", "star"))
+EDITS = ("a red edge", "a blue edge")
+"""Prompts of drawings that begin with an image."""
 SEEDS = 4
 SIDE_PX = 64
 PAUSE_S = 0.25
@@ -36,16 +38,20 @@ def pixels(data: bytes) -> str:
 @cache
 def undisturbed() -> Mapping[tuple[str, int], str]:
     """The same of every image of the traffic, by prompt and seed: drawn by one gateway to which nothing happens."""
-    known = {}
-    with tempfile.TemporaryDirectory() as folder, live(Path(folder), config={"generation": {"previews": False}}) as one:
-        with httpx.Client(base_url=one.url, timeout=60) as http:
-            for prompt in PROMPTS:
-                drawing = body(prompt, 0, num_images=SEEDS + 1)
-                job_id = http.post("/api/v1/generate", json=drawing).raise_for_status().json()["job_id"]
-                with http.stream("GET", f"/api/v1/jobs/{job_id}/stream?images=false") as events:
-                    events.read()
-                images = http.get(f"/api/v1/jobs/{job_id}").raise_for_status().json()["result"]["images"]
-                known |= {(prompt, seed): pixels(base64.b64decode(image)) for seed, image in enumerate(images)}
+    known: dict[tuple[str, int], str] = {}
+    calm = {"generation": {"previews": False}}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        live(Path(folder), config=calm) as one,
+        httpx.Client(base_url=one.url, timeout=60) as http,
+    ):
+        for prompt in (*PROMPTS, *EDITS):
+            drawing = body(prompt, 0, num_images=SEEDS + 1)
+            job_id = http.post("/api/v1/generate", json=drawing).raise_for_status().json()["job_id"]
+            with http.stream("GET", f"/api/v1/jobs/{job_id}/stream?images=false") as events:
+                events.read()
+            images = http.get(f"/api/v1/jobs/{job_id}").raise_for_status().json()["result"]["images"]
+            known |= {(prompt, seed): pixels(base64.b64decode(image)) for seed, image in enumerate(images)}
     return known
 
 
@@ -83,9 +89,11 @@ class Account:
 class Traffic:
     """Clients on threads until the context ends; each request goes to a gateway at random."""
 
-    def __init__(self, urls: Sequence[str], *, seed: int = 0, pause_s: float = PAUSE_S) -> None:
+    def __init__(
+        self, urls: Sequence[str], *, seed: int = 0, pause_s: float = PAUSE_S, account: Account | None = None
+    ) -> None:
         undisturbed()  # before anything happens
-        self.account = Account()
+        self.account = account or Account()
         self._urls, self._pause_s = tuple(urls), pause_s
         self._stop = threading.Event()
         clients = (self._native, self._native, self._keyed, self._sdapi, self._openai, self._mflux_server, self._stops)
@@ -122,7 +130,7 @@ class Traffic:
         return chance.choice(PROMPTS), chance.randrange(SEEDS)
 
     def _native(self, http: httpx.Client, chance: random.Random) -> None:
-        prompt, seed = self._drawing(chance)
+        prompt, seed = chance.choice((*PROMPTS, *EDITS)), chance.randrange(SEEDS)
         images = chance.choice((1, 1, 1, 2))
         answer = self._post(http, chance, "/api/v1/generate", json=body(prompt, seed, num_images=images))
         if answer.status_code == 200:
@@ -179,5 +187,15 @@ class Traffic:
         self.account.count(f"cancel {stopped.status_code}")
 
 
+def _small_image() -> str:
+    """An image to draw on, as base64."""
+    file = io.BytesIO()
+    Image.linear_gradient("L").resize((SIDE_PX, SIDE_PX)).convert("RGB").save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
 def body(prompt: str, seed: int, steps: int = 2, **more: Any) -> dict[str, Any]:
+    """The fields of a drawing; one of `EDITS` begins with an image."""
+    if prompt in EDITS:
+        more = {"init_images": [_small_image()], **more}
     return {"prompt": prompt, "seed": seed, "width": SIDE_PX, "height": SIDE_PX, "steps": steps, **more}

@@ -41,19 +41,19 @@ def judge(fleet: Fleet, account: Account) -> Verdict:
     for job_id, fact in fleet.query("SELECT job_id, fact FROM events ORDER BY job_id, seq"):
         facts[job_id].append(json.loads(fact))
     requeued = Counter[str]()
+    there = fleet.image_names()
     recorded: set[str] = set()
     for job_id, (_, state, attempt) in rows.items():
         requeued.update(str(fact["reason"]) for fact in facts[job_id] if fact["kind"] == "requeued")
         done = [fact for fact in facts[job_id] if fact["kind"] == "image_done"]
         recorded |= {str(fact["file"]) for fact in done}
-        numbers = Counter(fact["image"] for fact in done)
+        numbers = Counter(int(str(fact["image"])) for fact in done)
         if any(many > 1 for many in numbers.values()):
             verdict.twice += 1
             verdict.mistakes.append(f"{job_id} has an image twice: {sorted(str(fact['file']) for fact in done)}")
-        for file in sorted(str(fact["file"]) for fact in done):
-            if not (fleet.output / file).exists():
-                verdict.lost += 1
-                verdict.mistakes.append(f"{job_id} ({state}) names {file}, which is not there")
+        for file in sorted({str(fact["file"]) for fact in done} - there):
+            verdict.lost += 1
+            verdict.mistakes.append(f"{job_id} ({state}) names {file}, which is not there")
         if job_id not in account.jobs:
             continue
         verdict.second_attempts += attempt > 1
@@ -65,18 +65,18 @@ def judge(fleet: Fleet, account: Account) -> Verdict:
             verdict.mistakes.append(f"{job_id} is {state}: {facts[job_id][-1]}")
         elif state == "succeeded" and sorted(numbers) != list(range(count)):
             verdict.lost += 1
-            verdict.mistakes.append(f"{job_id} has images {sorted(map(str, numbers))} of {count}")
+            verdict.mistakes.append(f"{job_id} has images {sorted(numbers)} of {count}")
         for fact in done:
-            path = fleet.output / str(fact["file"])
             verdict.images += 1
-            if path.exists() and pixels(path.read_bytes()) != undisturbed()[prompt, seed + int(str(fact["image"]))]:
+            data = fleet.image(str(fact["file"]))
+            if data is not None and pixels(data) != undisturbed()[prompt, seed + int(str(fact["image"]))]:
                 verdict.other_pixels += 1
-                verdict.mistakes.append(f"{path.name} has other pixels")
+                verdict.mistakes.append(f"{fact['file']} has other pixels")
     missing = account.jobs.keys() - rows.keys()
     verdict.lost += len(missing)
     verdict.mistakes += [f"{job_id} has no row" for job_id in sorted(missing)]
     verdict.requeued = dict(requeued)
-    verdict.files_without_row = len({file.name for file in fleet.output.glob("*.png")} - recorded)
+    verdict.files_without_row = len(there - recorded)
     return verdict
 
 

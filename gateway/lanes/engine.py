@@ -39,7 +39,7 @@ from gateway.errors import GatewayError, InsufficientMemory, ModelNotOnDisk, Mod
 from gateway.events.bus import EventBus
 from gateway.forecast import Forecaster
 from gateway.images.output import OutputFolder
-from gateway.jobs.job import Job, Outcome, Plans
+from gateway.jobs.job import Job, JobEvent, Outcome, Plans, StateFacts
 from gateway.jobs.plans import Download, EngineJob, Ocr, part_count
 from gateway.lanes.base import LaneRunner
 from gateway.lanes.filing import Filed, Filing
@@ -231,7 +231,7 @@ class EngineLane(LaneRunner):
             return await self._end(lease, command)
         if self._unsaved is not None and _weights(self._unsaved) != _weights(command):
             await self._save_copy()
-        filing = Filing(self._store, self._output, self._spool, lease, part_count(job.plan))
+        filing = Filing(self._record, self._output, self._spool, lease, part_count(job.plan))
         try:
             is_stopped = job.id in self._cancels or self._is_lost(lease)
             outcome = Cancelled() if is_stopped else await self._draw(lease, command, filing)
@@ -402,6 +402,16 @@ class EngineLane(LaneRunner):
             await asyncio.to_thread(copies.sweep)  # a partial copy is of no use
 
     # ---- images and outcomes -----------------------------------------------------------------------
+
+    async def _record(self, lease: Lease, fact: StateFacts) -> JobEvent | None:
+        """Record a fact of a running job. Where others use the store, too, wait while it is away: drawing goes on."""
+        if self._leases is None:
+            return await self._store.record(lease, fact)
+
+        async def write() -> JobEvent | None:
+            return None if self._is_lost(lease) else await self._store.record(lease, fact)
+
+        return await self._surely(write, "record")
 
     async def _finish(self, lease: Lease, filing: Filing, outcome: Outcome | None) -> None:
         failure: Filed = await filing.written()

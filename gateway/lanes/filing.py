@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from engine.protocol import Drawn, Failed, PromptRead
@@ -13,11 +14,13 @@ from gateway.errors import StorageFault
 from gateway.images.output import Note, OutputFolder
 from gateway.images.provenance import Signature
 from gateway.jobs.facts import ImageDone
-from gateway.jobs.job import JobEvent
-from gateway.store.base import JobStore, Lease
+from gateway.jobs.job import JobEvent, StateFacts
+from gateway.store.base import Lease
 
 log = logging.getLogger("gateway.lane")
 
+Record = Callable[[Lease, StateFacts], Awaitable[JobEvent | None]]
+"""Records a fact of a running job, as `JobStore.record` does."""
 Filed = Failed | StorageFault | None
 """Why an image could not be filed: a failure of the job, or a fault of a place; None where it was filed."""
 
@@ -28,8 +31,8 @@ class Filing:
     The last of `count` images is recorded together with the job's outcome, in one transaction: `unrecorded` has it.
     """
 
-    def __init__(self, store: JobStore, output: OutputFolder, spool: Path, lease: Lease, count: int) -> None:
-        self._store = store
+    def __init__(self, record: Record, output: OutputFolder, spool: Path, lease: Lease, count: int) -> None:
+        self._record_fact = record
         self._output = output
         self._spool = spool
         self._lease = lease
@@ -91,7 +94,7 @@ class Filing:
         failure: Filed = None
         event: JobEvent | None = None
         try:
-            event = await self._store.record(self._lease, done)
+            event = await self._record_fact(self._lease, done)
         except Exception as error:
             failure = self._failure_of(error)
         if event is None:
@@ -113,7 +116,7 @@ class Filing:
         failure = await earlier if earlier is not None else None
         try:
             if failure is None:
-                await self._store.record(self._lease, reading)
+                await self._record_fact(self._lease, reading)
         except Exception as error:
             if (failure := fault_of(error)) is None:
                 log.exception("the reading of a prompt could not be noted", extra={"job": self._lease.job.id})

@@ -181,6 +181,16 @@ def waiting(row: Row) -> Waiting:
     return Waiting(row["id"], row["owner"], row["lane"], row["model"], standing)
 
 
+def waiting_among(db: Connection, job_ids: Sequence[str]) -> list[Waiting]:
+    """The places of these jobs in the queue."""
+    found = []
+    for at in range(0, len(job_ids), EVENTS_AT_ONCE):
+        some = job_ids[at : at + EVENTS_AT_ONCE]
+        which = f"SELECT {WAITING_COLUMNS} FROM jobs WHERE id IN ({marks(len(some))})"
+        found += [waiting(row) for row in db.execute(which, some).fetchall()]
+    return found
+
+
 def append(db: Connection, job: Job, fact: StateFacts, at: float, steady: float) -> Job:
     """Store one more fact, dated no earlier than the last one. Raises: IllegalTransition, RecordDamaged."""
     at, steady = max(at, job.events[-1].at), max(steady, job.events[-1].steady)
@@ -375,6 +385,12 @@ def stored_text(db: Connection, name: str) -> str | None:
     """The text stored under a name; None also if it does not match its checksum."""
     row = db.execute("SELECT * FROM kept WHERE name = ?", (name,)).fetchone()
     return None if row is None or not checksum.is_right_kept(row) else str(row["value"])
+
+
+def stored_texts(db: Connection, names: Sequence[str]) -> dict[str, str]:
+    """The texts stored under these names, without those that do not match their checksums."""
+    found = db.execute(f"SELECT * FROM kept WHERE name IN ({marks(len(names))})", names).fetchall()
+    return {row["name"]: str(row["value"]) for row in found if checksum.is_right_kept(row)}
 
 
 def of_turns(turns: RoundRobinState) -> str:

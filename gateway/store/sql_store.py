@@ -94,15 +94,17 @@ class SqlStore:
         self._read_lanes(db)
         self._line.prepare(self._clock.steady())
 
-    def _read_lanes(self, db: Connection) -> None:
-        """Read which lanes are paused, and whose turn it is in each."""
+    def _read_lanes(self, db: Connection) -> dict[str, str]:
+        """Read which lanes are paused, and whose turn it is in each; returns the stored texts of all lanes."""
+        texts = rows.stored_texts(db, [f"{what} {lane}" for lane in LANES for what in ("paused", "turns", "passed")])
         for lane in LANES:
-            self._line.set_paused(lane, rows.stored_text(db, f"paused {lane}") is not None)
-            if (turns := rows.stored_text(db, f"turns {lane}")) is not None:
+            self._line.set_paused(lane, f"paused {lane}" in texts)
+            if (turns := texts.get(f"turns {lane}")) is not None:
                 try:
                     self._line.set_turns(lane, rows.to_turns(turns))
                 except rows.UNREADABLE:
                     log.warning("the round-robin state of the %s lane cannot be read; it starts again", lane)
+        return texts
 
     # ---- writes ----------------------------------------------------------------------------------
 
@@ -223,8 +225,11 @@ class SqlStore:
 
     async def record(self, lease: Lease, fact: StateFacts) -> JobEvent | None:
         def work(db: Connection) -> JobEvent | None:
-            job = rows.leased_job(db, lease)
-            return None if job is None else self._append(db, job, fact).events[-1]
+            if (job := rows.leased_job(db, lease)) is None:
+                return None
+            if fact in job.images:  # recorded, but the answer was lost
+                return next(event for event in job.events if event.fact == fact)
+            return self._append(db, job, fact).events[-1]
 
         return await self._records.write(work)
 

@@ -355,6 +355,25 @@ async def test_a_database_that_goes_away_loses_nothing_and_is_found_again(tmp_pa
         await asyncio.to_thread(own.remove)
 
 
+async def test_a_database_that_was_away_for_long_is_used_as_soon_as_it_is_back(tmp_path: Path) -> None:
+    own = await asyncio.to_thread(Server)
+    try:
+        async with processes(tmp_path, 1, own.url()) as (one,):
+            await one.store.submit(a_job(), NO_BOUNDS)
+            lease = await one.store.claim(WorkerInfo(id="w", lease_s=60))
+            assert lease is not None
+            assert await one.store.renew([lease]) == []
+            await asyncio.to_thread(own.kill)
+            for _ in range(16):
+                with pytest.raises(StorageFault):
+                    await one.store.renew([lease])
+                await asyncio.sleep(0.25)
+            await asyncio.to_thread(own.start)
+            assert await one.store.renew([lease]) == []
+    finally:
+        await asyncio.to_thread(own.remove)
+
+
 STOPS_INSIDE = """
 import asyncio, re, sys, time
 from pathlib import Path
@@ -422,7 +441,8 @@ async def test_a_database_of_another_version_is_refused_while_others_use_it(
 async def test_a_commit_whose_answer_is_lost_counts_where_it_was_done(tmp_path: Path, is_done: bool) -> None:
     async with processes(tmp_path, 2) as (one, other):
         job = (await one.store.submit(a_job(), NO_BOUNDS)).job
-        assert (lease := await one.store.claim(WorkerInfo(id="w", lease_s=30))) is not None
+        lease = await one.store.claim(WorkerInfo(id="w", lease_s=30))
+        assert lease is not None
         _lose_the_answer_of_a_commit(one.store, is_done=is_done)
         if is_done:
             event = await one.store.record(lease, image(0))
@@ -433,6 +453,8 @@ async def test_a_commit_whose_answer_is_lost_counts_where_it_was_done(tmp_path: 
                 await one.store.record(lease, image(0))
         images = (await other.store.get(job.id)).images
         assert len(images) == is_done
+        if is_done:
+            assert await one.store.record(lease, image(0)) == event, "a second time it is the same event"
         await one.store.record(lease, image(len(images)))
         await other.hears(other.numbers[-1] + 1)
         assert one.numbers == other.numbers == list(range(1, len(one.numbers) + 1))

@@ -39,8 +39,9 @@ _names = itertools.count()
 class Server:
     """A server in a temporary folder; `kill` and `start` are for tests of its absence."""
 
-    def __init__(self, options: Sequence[str] = OPTIONS) -> None:
-        self._options = options
+    def __init__(self, options: Sequence[str] = OPTIONS, port: int = 5432) -> None:
+        """`port` is in the socket's name; the server listens on it only where `options` give an address."""
+        self._options, self._port = (*options, f"port={port}"), port
         self.folder = Path(tempfile.mkdtemp(prefix="pg-"))
         self.folder.chmod(0o755)
         self._data = self.folder / "data"
@@ -49,7 +50,7 @@ class Server:
         if UNPRIVILEGED is not None:
             shutil.chown(self.folder, UNPRIVILEGED)
         made = [
-            _program("initdb"),
+            program("initdb"),
             "-N",
             "--auth=trust",
             "-U",
@@ -67,7 +68,7 @@ class Server:
         options = [word for option in self._options for word in ("-c", option)]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [_program("postgres"), "-D", self._data, "-k", self.folder, *options],
+                [program("postgres"), "-D", self._data, "-k", self.folder, *options],
                 stdout=log,
                 stderr=log,
                 user=UNPRIVILEGED,
@@ -108,7 +109,9 @@ class Server:
 
     def url(self, schema: str | None = None) -> str:
         options = "" if schema is None else f"&options={quote(f'-c search_path={schema}')}"
-        return f"postgresql:///postgres?host={quote(str(self.folder), safe='')}&user=postgres{options}"
+        return (
+            f"postgresql:///postgres?host={quote(str(self.folder), safe='')}&port={self._port}&user=postgres{options}"
+        )
 
     def new_url(self) -> str:
         """The address of a new schema."""
@@ -118,7 +121,8 @@ class Server:
         return self.url(name)
 
 
-def _program(name: str) -> str:
+def program(name: str) -> str:
+    """The path of one of PostgreSQL's programs; skips the test where it is not installed."""
     found = shutil.which(name) or next(map(str, sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))), None)
     if found is None:
         pytest.skip("PostgreSQL is not installed")

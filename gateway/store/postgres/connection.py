@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any, cast
 
 import psycopg
-from psycopg import sql as literal
+from psycopg import sql as composed
 from psycopg.conninfo import conninfo_to_dict
 
 from gateway.store.connection import Cursor, Dialect
@@ -132,4 +132,9 @@ def _marked(sql: str) -> bytes:
 
 def quoted(name: str) -> str:
     """A name as an SQL identifier."""
-    return literal.Identifier(name).as_string(None)
+    return composed.Identifier(name).as_string(None)
+
+
+def literal(text: str) -> str:
+    """A text as an SQL literal."""
+    return composed.Literal(text).as_string(None)

@@ -1,4 +1,4 @@
-"""Database: PostgreSQL with one writing connection and a pool of reading ones. Knows no job.
+"""Database: PostgreSQL with one writing connection and several reading ones. Knows no job.
 
 Every writing transaction of every process takes one lock first, so that numbers are in the order of the commits.
 """
@@ -13,16 +13,15 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 import psycopg
-from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
 from gateway.errors import StorageFault, StorageFull
-from gateway.store.postgres.connection import PostgresConnection, Row, connected, parameters, quoted
+from gateway.store.postgres.connection import PostgresConnection, Row, connected, literal, quoted
+from gateway.store.postgres.readers import Readers
 from gateway.store.postgres.schema import DIALECT, bring_up_to_date
 
 T = TypeVar("T")
 
 READERS = 4
-ANSWER_S = 5.0
 RETRY_AFTER_S = 5
 SILENT = "The job database does not answer."
 BEGIN_READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
@@ -32,7 +31,7 @@ NOTIFY_AND_MARK = f"SELECT pg_notify($1, $2), ({MARK.replace('$1', '$3')}) AS ma
 DECIDED_S = 15.0
 """For so long it is tried to find out whether a transaction was committed whose connection broke at the commit."""
 ASK_AGAIN_S = 0.2
-GONE = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout, PoolClosed)
+GONE = (psycopg.OperationalError, psycopg.InterfaceError)
 
 
 class PostgresDatabase:
@@ -54,7 +53,7 @@ class PostgresDatabase:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
         self._connection: psycopg.Connection[Row] | None = None
-        self._pool: ConnectionPool[psycopg.Connection[Row]]
+        self._reading = Readers(lambda: connected(url, name))
         self._is_closed = False
         self.channel = ""
         """Name of the database's schema for channels and locks: it belongs to one queue."""
@@ -74,16 +73,6 @@ class PostgresDatabase:
                 bring_up_to_date(PostgresConnection(connection, DIALECT, {}))
         except (psycopg.Error, OSError) as error:
             raise refusal_of(error) or fault_of(error) from error
-        self._pool = ConnectionPool(
-            "",
-            kwargs=parameters(self._url, self.name),
-            min_size=1,
-            max_size=READERS,
-            timeout=ANSWER_S,
-            check=ConnectionPool.check_connection,
-            open=False,
-        )
-        self._pool.open()
 
     async def close(self) -> None:
         """Close; a second time does nothing."""
@@ -95,8 +84,7 @@ class PostgresDatabase:
             pool.shutdown(wait=False)
 
     def _close(self) -> None:
-        if hasattr(self, "_pool"):
-            self._pool.close(timeout=1.0)
+        self._reading.close()
         if self._connection is not None:
             self._connection.close()
 
@@ -170,11 +158,8 @@ class PostgresDatabase:
         is_new = self._connection is None or self._connection.closed
         connection = self._writing()
         try:
-            with connection.pipeline():
-                connection.execute("BEGIN")
-                connection.execute("SELECT pg_advisory_xact_lock(hashtext($1))", (self.channel,))
-                cursor = connection.execute(NOW_AND_COUNTERS)
-            counters = cursor.fetchall()
+            lock = f"SELECT pg_advisory_xact_lock(hashtext({literal(self.channel)}))"
+            counters = _last_rows(connection, f"BEGIN; {lock}; {NOW_AND_COUNTERS}")
         except GONE:
             connection.close()
             if is_new:
@@ -188,9 +173,8 @@ class PostgresDatabase:
         def look() -> None:
             try:
                 connection = self._writing()
-                connection.execute(BEGIN_READ)
                 try:
-                    counters = connection.execute(NOW_AND_COUNTERS).fetchall()
+                    counters = _last_rows(connection, f"{BEGIN_READ}; {NOW_AND_COUNTERS}")
                     numbers = {row["name"]: row["seq"] for row in counters}
                     self._begun(PostgresConnection(connection, DIALECT, numbers), counters[0]["now"])
                 finally:
@@ -216,7 +200,7 @@ class PostgresDatabase:
                 with suppress(psycopg.Error):
                     connection.execute("ROLLBACK")
 
-        return await self._pooled(snapshot)
+        return await self._read(snapshot)
 
     async def run(self, sql: str, values: tuple[Any, ...] = ()) -> list[Any]:
         """Run one statement outside the order of writes, and return its rows. Raises: StorageFault."""
@@ -225,17 +209,16 @@ class PostgresDatabase:
             cursor = PostgresConnection(connection, DIALECT, {}).execute(sql, values)
             return cursor.fetchall() if cursor.description is not None else []  # type: ignore[attr-defined]
 
-        return await self._pooled(statement)
+        return await self._read(statement)
 
-    async def _pooled(self, work: Callable[[psycopg.Connection[Row]], T]) -> T:
-        def pooled() -> T:
+    async def _read(self, work: Callable[[psycopg.Connection[Row]], T]) -> T:
+        def read() -> T:
             try:
-                with self._pool.connection() as connection:
-                    return work(connection)
-            except (psycopg.Error, PoolTimeout, PoolClosed) as error:
+                return self._reading.run(work)
+            except psycopg.Error as error:
                 raise fault_of(error) from error
 
-        return await self._on(self._readers, pooled)
+        return await self._on(self._readers, read)
 
     def listening(self) -> psycopg.Connection[Row]:
         """A connection that hears of the writes and messages of other processes. Blocks. Raises: psycopg.Error."""
@@ -246,6 +229,17 @@ class PostgresDatabase:
 
     async def _on(self, pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(pool, work)
+
+
+def _last_rows(connection: psycopg.Connection[Row], sql: str) -> list[Row]:
+    """The rows of the last of several statements, which go to the server at once.
+
+    No pipeline: after one, PostgreSQL 15 does not end a transaction in which nothing happens.
+    """
+    cursor = connection.execute(sql.encode())
+    while cursor.nextset():
+        pass
+    return cursor.fetchall()
 
 
 REFUSALS = (

@@ -22,7 +22,7 @@ from gateway.files.base import Files
 from gateway.fleet.node import Node, SeenNode
 from gateway.jobs.facts import CancelRequested, Requeued, RequeueReason
 from gateway.jobs.job import Job, JobEvent, NewJob, State
-from gateway.jobs.plans import LANES, Lane
+from gateway.jobs.plans import LANES, lane_of
 from gateway.private_files import private_folder
 from gateway.store import queries, rows
 from gateway.store.base import Bounds, Lease, Lost, OnEvent, Submitted, WorkerInfo
@@ -181,12 +181,13 @@ class PostgresStore(SqlStore):
             self._line.begin(row["lane"], row["id"], self._clock.steady())
         self._applied = {name: db.last_number(name) for name in ("events", "moves", "lanes")}
 
-    def _read_lanes(self, db: Connection) -> None:
-        super()._read_lanes(db)
+    def _read_lanes(self, db: Connection) -> dict[str, str]:
+        texts = super()._read_lanes(db)
         for lane in LANES:
-            if (text := rows.stored_text(db, f"passed {lane}")) is not None:
+            if (text := texts.get(f"passed {lane}")) is not None:
                 model, passed = json.loads(text)
                 self._line.set_passed(lane, model, passed)
+        return texts
 
     # ---- what other processes have written ---------------------------------------------------------
 
@@ -208,19 +209,15 @@ class PostgresStore(SqlStore):
         self._numbers = {}
         if self._time is not None:
             self._time.read(now)
-        if not self._applied:
+        if all(number == db.last_number(name) for name, number in self._applied.items()):
             return
+        changed, news = self._newer(db)
         if self._applied["moves"] != db.last_number("moves") or self._applied["events"] < queries.forgotten(db):
-            _, news = self._newer(db)
             self._fill_line(db)
-        elif any(number != db.last_number(name) for name, number in self._applied.items()):
-            changed, news = self._newer(db)
-            for job in changed:
-                self._apply(db, job)
+        else:
+            self._apply(db, changed)
             self._read_lanes(db)
             self._applied = {name: db.last_number(name) for name in self._applied}
-        else:
-            return
         if self._hear is not None:
             for job, event in news:  # after the replica: who hears of a job may claim it
                 self._soon(self._hear, job, event)
@@ -242,16 +239,15 @@ class PostgresStore(SqlStore):
             after = page[-1]["number"] if len(page) == READ_AT_ONCE else last
         return list(jobs.values()), news
 
-    def _apply(self, db: PostgresConnection, job: Job) -> None:
-        """Put a job that another process has changed to its place in the replica."""
-        lane: Lane = db.execute("SELECT lane FROM jobs WHERE id = ?", (job.id,)).fetchone()[0]
-        if job.state is State.QUEUED:
-            row = db.execute(f"SELECT {rows.WAITING_COLUMNS} FROM jobs WHERE id = ?", (job.id,)).fetchone()
-            self._line.put(rows.waiting(row))
-        elif job.state is State.RUNNING:
-            self._line.begin(lane, job.id, self._clock.steady())
-        else:
-            self._line.end(lane, job.id, self._clock.steady())
+    def _apply(self, db: PostgresConnection, jobs: Sequence[Job]) -> None:
+        """Put jobs that another process has changed to their places in the replica."""
+        queued = [job.id for job in jobs if job.state is State.QUEUED]
+        self._line.put(*rows.waiting_among(db, queued))
+        for job in jobs:
+            if job.state is State.RUNNING:
+                self._line.begin(lane_of(job.plan), job.id, self._clock.steady())
+            elif job.state is not State.QUEUED:
+                self._line.end(lane_of(job.plan), job.id, self._clock.steady())
 
     def _end(self, db: Connection) -> None:
         self._numbers = {name: db.last_number(name) for name in ("events", "moves", "lanes")}
