@@ -236,6 +236,26 @@ async def test_a_process_takes_up_what_an_earlier_one_with_its_folder_left(tmp_p
             await again.close()
 
 
+async def test_a_gateway_that_starts_again_takes_up_no_job_that_a_worker_runs(tmp_path: Path) -> None:
+    url = server().new_url()
+    async with processes(tmp_path, 1, url) as (worker,):
+        crashed = PostgresStore(url, tmp_path / "gateway")
+        await crashed.open()
+        job = (await crashed.submit(a_job(attached=True), NO_BOUNDS)).job
+        await until(lambda: worker.order == [job.id])
+        lease = await worker.store.claim(WorkerInfo(id="w", lease_s=60))
+        assert lease is not None
+        await crashed.close()
+        again = PostgresStore(url, tmp_path / "gateway")
+        recovered = await again.open()
+        try:
+            assert recovered == [], "what is recovered has its files swept"
+            assert (await again.get(job.id)).events[-1].fact == CancelRequested(reason="client_gone")
+            assert (await worker.store.commit(lease, Succeeded(), image(0)))[0] == "committed"
+        finally:
+            await again.close()
+
+
 async def test_a_lease_that_is_not_renewed_expires_and_its_holder_can_write_no_more(tmp_path: Path) -> None:
     async with processes(tmp_path, 2) as (dead, other):
         job = (await dead.store.submit(a_job(), NO_BOUNDS)).job

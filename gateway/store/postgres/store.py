@@ -137,7 +137,7 @@ class PostgresStore(SqlStore):
                 changed.append(self._abandoned(db, job, is_here=is_here))
             elif is_here:
                 changed.append(self._given_back(db, job, "gateway_restart"))
-        return changed
+        return [job for job in changed if job.state is not State.RUNNING]  # files of those that run elsewhere stay
 
     def _abandoned(self, db: Connection, job: Job, *, is_here: bool) -> Job:
         """Cancel a job whose client is gone; where another process runs it, that one is asked to stop."""
