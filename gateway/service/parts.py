@@ -55,6 +55,7 @@ from gateway.store.shared import SharedStore
 
 log = logging.getLogger("gateway.service")
 
+SHARED_PLACES = ("output", "inputs")
 MISSED_S = 5.0
 """Seconds after which a gateway has a model brought for jobs that another one has accepted."""
 
@@ -204,6 +205,11 @@ class ServiceParts(ABC):
         )
         self._reader = reader
         self._lanes |= {lane.lane: lane for lane in (self._lane, reader, network) if lane.lane in runs}
+        self._places = {
+            lane.lane: tuple(place for place in lane.places if lane.lane in runs or place in SHARED_PLACES)
+            for lane in (self._lane, reader, network)
+        }
+        """Places that must work where a job of each lane is accepted; of a lane elsewhere the shared ones."""
         self.engines = Engines(engine, self._lane, reader, self.fleet, is_own="engine" in runs)
         self._planner = Planner(library, self.downloads, reader, options)
         self.health = ServiceHealth(

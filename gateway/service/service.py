@@ -213,8 +213,7 @@ class JobService(ServiceParts):
         self._check_priority(new.owner, new.priority)
         if isinstance(new.plan, Download):
             self._rights.check(new.owner, "pull")
-        lane = self._lanes.get(lane_of(new.plan))
-        places = () if lane is None else lane.places
+        places = self._places[lane_of(new.plan)]
         check = asyncio.ensure_future(self.storage.check(places, least_free_bytes=self._options.min_free_bytes))
         try:
             new = await self._with_admission(new, may_spare)

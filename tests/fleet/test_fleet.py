@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.errors import InsufficientMemory
+from gateway.errors import InsufficientMemory, StorageFault
 from gateway.events.bus import ProgressEvent
 from gateway.jobs.facts import Requeued
 from gateway.jobs.job import Job, JobEvent, State
@@ -52,6 +52,23 @@ async def test_worker_draws_what_a_gateway_without_lanes_accepted(tmp_path: Path
         assert ended.state is State.SUCCEEDED, ended.failure
         assert (worker.output.folder / ended.images[0].file).exists()
         assert gateway.engine.pid is None
+
+
+async def test_gateway_without_lanes_accepts_no_job_while_the_shared_place_of_images_is_at_fault(
+    tmp_path: Path,
+) -> None:
+    async with fleet_in(tmp_path) as fleet:
+        gateway = await fleet.start("gateway", lanes=(), models=())
+        place, aside = tmp_path / "output", tmp_path / "aside"
+        place.rename(aside)
+        place.write_text("no folder")
+        gateway.storage.doubt()
+        with pytest.raises(StorageFault):
+            await _submit(gateway)
+        place.unlink()
+        aside.rename(place)
+        gateway.storage.doubt()
+        assert await _state(gateway, await _submit(gateway)) is State.QUEUED
 
 
 async def test_job_accepted_before_any_worker_is_there_waits_for_one(tmp_path: Path) -> None:
