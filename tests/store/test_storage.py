@@ -312,7 +312,7 @@ async def test_picture_of_an_idle_gateway_takes_two_transactions(tmp_path: Path,
     async with service_in(tmp_path) as service:
         monkeypatch.setattr(SqliteStore, "save_state", AsyncMock())  # what forecasts learned, now and then
         await service.ended((await service.submit(request(), ME)).id)
-        await until(lambda: service._lane._is_idle and not service._lane._finishing)
+        await until(lambda: service._lane._is_idle and not service._lane._works)
         writes, write = [], Database.write
 
         async def counted(self: Database, work: Any) -> Any:
@@ -321,7 +321,7 @@ async def test_picture_of_an_idle_gateway_takes_two_transactions(tmp_path: Path,
 
         monkeypatch.setattr(Database, "write", counted)
         await service.ended((await service.submit(request(), ME)).id)
-        await until(lambda: service._lane._is_idle and not service._lane._finishing)
+        await until(lambda: service._lane._is_idle and not service._lane._works)
         assert len(writes) == 2
 
 
