@@ -39,6 +39,7 @@ from gateway.models.lora_repositories import HubCollection, HubLora
 from gateway.models.loras import LoraLibrary
 from gateway.models.user_models import HubModel, LocalModel
 from gateway.ocr.client import OcrOptions
+from gateway.ocr.packages import installed_at
 from gateway.residency import ResidencyOptions
 from gateway.residency.default import best_that_fits
 from gateway.residency.device import default_cache_bytes, expected
@@ -180,8 +181,16 @@ def _shared_store(settings: Settings, inputs: Files | None) -> SharedStore | Non
 
 
 def _node(settings: Settings, kind: NodeKind) -> FleetOptions:
+    """This process among those of the store, which leaves OCR to others where it is not installed here.
+
+    Raises: SettingsError for a worker that could do nothing.
+    """
     worker = settings.worker
     lanes = tuple(LANES_BY_NAME[name] for name in worker.lanes)
+    if installed_at() is None:
+        lanes = tuple(lane for lane in lanes if lane != "cpu")
+        if kind == "worker" and not lanes:
+            raise SettingsError("worker.lanes: OCR is not installed here; `uv sync --group ocr` installs it")
     return FleetOptions(
         name=settings.node_name, kind=kind, lanes=lanes, labels=dict(worker.labels), lease_s=worker.lease_s
     )

@@ -18,6 +18,7 @@ import httpx
 import pytest
 from PIL import Image
 
+from gateway.app import build_core
 from gateway.settings import SettingsError, load_settings
 from tests.support.fleet_processes import ProcessFleet, process_fleet
 from tests.support.live import ROOT
@@ -240,6 +241,16 @@ def test_worker_with_wrong_settings_exits_with_2(tmp_path: Path) -> None:
     assert done.stderr.startswith(
         "mflux-gateway: a worker needs the job store of its gateways: set store.url (--store)"
     )
+
+
+def test_node_without_ocr_leaves_its_jobs_to_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("gateway.app.installed_at", lambda: None)
+    words = ["--store", "postgresql://h/d", "--files", tmp_path.as_uri()]
+    fleet = build_core(load_settings(words, {}, "worker"), "worker").service.fleet
+    assert fleet is not None
+    assert fleet.options.lanes == ("engine", "network")
+    with pytest.raises(SettingsError, match="OCR is not installed here"):
+        build_core(load_settings([*words, "--lanes", "ocr"], {}, "worker"), "worker")
 
 
 def test_gateway_without_other_processes_runs_all_lanes() -> None:
