@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from types import MappingProxyType
@@ -259,6 +260,18 @@ def by_id(db: Connection, job_ids: Sequence[str]) -> list[Job]:
         which = f"id IN ({marks(len(some))})"
         jobs |= {job.id: job for job in fold_all(db, f"SELECT * FROM jobs WHERE {which}", some)}
     return [jobs[job_id] for job_id in job_ids if job_id in jobs]
+
+
+def readable(db: Connection, job_ids: Sequence[str]) -> list[Job]:
+    """Like `by_id`, without the jobs whose record is damaged."""
+    try:
+        return by_id(db, job_ids)
+    except RecordDamaged:
+        jobs = []
+        for job_id in job_ids:
+            with suppress(RecordDamaged):
+                jobs += by_id(db, [job_id])
+        return jobs
 
 
 def plans(db: Connection, job_ids: Sequence[str]) -> list[WaitingPlan]:

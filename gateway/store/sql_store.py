@@ -90,9 +90,13 @@ class SqlStore:
             try:
                 self._line.put(rows.waiting(row))
             except rows.UNREADABLE:
-                raise RecordDamaged(row["id"]) from None
+                self._leave_out(row["id"])
         self._read_lanes(db)
         self._line.prepare(self._clock.steady())
+
+    def _leave_out(self, job_id: str) -> None:
+        """Leave a waiting job out of the queue index, whose place cannot be read. Raises: RecordDamaged."""
+        raise RecordDamaged(job_id) from None
 
     def _read_lanes(self, db: Connection) -> dict[str, str]:
         """Read which lanes are paused, and whose turn it is in each; returns the stored texts of all lanes."""

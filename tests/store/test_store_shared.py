@@ -556,3 +556,22 @@ async def test_a_store_that_the_server_refuses_says_why_and_names_no_address(
     with pytest.raises(StorageFault, match=sentence) as refused:
         await store.open()
     assert "host=" not in refused.value.message
+
+
+@pytest.mark.parametrize("cell", ["plan = '{'", "standing_priority = 77", "checksum = 'x'"])
+async def test_a_damaged_record_stops_no_process(tmp_path: Path, cell: str) -> None:
+    url = server().new_url()
+    async with processes(tmp_path, 2, url) as (one, other):
+        damaged = (await one.store.submit(a_job(), NO_BOUNDS)).job
+        await other.hears(damaged.events[-1].number)
+        later = (await one.store.submit(a_job(), NO_BOUNDS)).job
+        await one.store._database.run(f"UPDATE jobs SET {cell} WHERE id = ?", (damaged.id,))
+        await one.store._database.run("UPDATE events SET fact = fact || ' ' WHERE job_id = ?", (damaged.id,))
+        await one.store._database.run("UPDATE counters SET seq = seq + 1 WHERE name = 'moves'")
+        assert (await other.store.submit(a_job(), NO_BOUNDS)).created
+        async with processes(tmp_path / "third", 1, url) as (third,):
+            assert (await third.store.submit(a_job(), NO_BOUNDS)).created
+            await third.store.look_over()
+            assert [record.job_id for record in await other.store.damaged()] == [damaged.id]
+        assert (lease := await other.store.claim(WorkerInfo(id="w", lease_s=30))) is not None
+        assert lease.job.id == later.id

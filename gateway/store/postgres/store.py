@@ -189,6 +189,12 @@ class PostgresStore(SqlStore):
                 self._line.set_passed(lane, model, passed)
         return texts
 
+    def _leave_out(self, job_id: str) -> None:
+        """Leave out a job whose record is damaged: it is set aside when it is read, or when all records are checked.
+
+        A damaged record must not stop the writes of all processes, which begin with what others have written.
+        """
+
     # ---- what other processes have written ---------------------------------------------------------
 
     def _look(self) -> None:
@@ -230,7 +236,7 @@ class PostgresStore(SqlStore):
         while after < last:
             newer = "SELECT number, job_id, seq FROM events WHERE number > ? ORDER BY number LIMIT ?"
             page = db.execute(newer, (after, READ_AT_ONCE)).fetchall()
-            changed = {job.id: job for job in rows.by_id(db, list({row["job_id"] for row in page}))}
+            changed = {job.id: job for job in rows.readable(db, list({row["job_id"] for row in page}))}
             jobs |= changed
             for row in page:
                 if row["seq"] != SEQ and (job := changed.get(row["job_id"])) is not None:
