@@ -69,8 +69,7 @@ class PostgresStore(SqlStore):
         self._folder, self._name = folder, name
         self._lock: FolderLock | None = None
         database = PostgresDatabase(url, secrets.token_hex(8), self._catch_up, self._written)
-        self._time = None if clock is not None else DatabaseClock()
-        time: Clock = StoreClock(clock, clock) if clock is not None else self._time or DatabaseClock()
+        time: Clock = DatabaseClock() if clock is None else StoreClock(clock, clock)
         super().__init__(database, time, inputs=inputs or folder / "blobs", lookahead=lookahead)
         self._applied: dict[str, int] = {}
         """The numbers up to which the replica is complete; empty before it is filled."""
@@ -213,8 +212,8 @@ class PostgresStore(SqlStore):
         """Apply what other processes have written, in order, and send their events."""
         self._begin(db)
         self._numbers = {}
-        if self._time is not None:
-            self._time.read(now)
+        if isinstance(self._clock, DatabaseClock):
+            self._clock.read(now)
         if all(number == db.last_number(name) for name, number in self._applied.items()):
             return
         changed, news = self._newer(db)
