@@ -33,7 +33,7 @@ from gateway.http.openapi import Group, Operation
 from gateway.http.paths import canonical_path, nearest
 from gateway.images.codec import ImageDecoder
 from gateway.images.output import OutputFolder, image_folder
-from gateway.jobs.plans import Lane
+from gateway.jobs.plans import NAME_OF_LANE, Lane
 from gateway.models.library import Library
 from gateway.models.lora_repositories import HubCollection, HubLora
 from gateway.models.loras import LoraLibrary
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 
     from gateway.files.s3 import S3Options
 
-LANES_BY_NAME: dict[str, Lane] = {"engine": "engine", "ocr": "cpu", "network": "network"}
+LANES_BY_NAME: dict[str, Lane] = {name: lane for lane, name in NAME_OF_LANE.items()}
 
 
 def build_core(settings: Settings, kind: NodeKind = "gateway") -> Core:

@@ -6,6 +6,8 @@ from typing import Literal
 
 from typing_extensions import TypedDict
 
+from gateway.jobs.plans import LaneName
+
 
 class WorkerShown(TypedDict):
     """A process that runs jobs. `job_ids` are your own of its jobs, and downloads; `running_count` counts everybody's.
@@ -21,7 +23,7 @@ class WorkerShown(TypedDict):
     device: str | None
     memory_limit_bytes: int | None
     labels: dict[str, str]
-    lanes: list[Literal["engine", "cpu", "network"]]
+    lanes: list[LaneName]
     models: list[str]
     loaded_model: str | None
     job_ids: list[str]

@@ -7,6 +7,7 @@ from starlette.responses import JSONResponse, Response
 
 from adapters.native.worker_schemas import Workers, WorkerShown
 from adapters.shared.context import core_of, owner_of
+from gateway.jobs.plans import NAME_OF_LANE
 from gateway.service.workers import WorkerView
 
 
@@ -40,7 +41,7 @@ def to_worker(view: WorkerView) -> WorkerShown:
         "device": node.device,
         "memory_limit_bytes": node.memory_limit_bytes,
         "labels": dict(node.labels),
-        "lanes": list(node.lanes),
+        "lanes": [NAME_OF_LANE[lane] for lane in node.lanes],
         "models": list(node.models),
         "loaded_model": node.loaded_model,
         "job_ids": list(view.jobs),

@@ -52,6 +52,9 @@ EngineJob = Generate | Upscale | Load
 """Plans that a job may run on the engine."""
 Lane = Literal["engine", "cpu", "network"]
 LANES: tuple[Lane, ...] = ("engine", "cpu", "network")
+LaneName = Literal["engine", "ocr", "network"]
+NAME_OF_LANE: dict[Lane, LaneName] = {"engine": "engine", "cpu": "ocr", "network": "network"}
+"""The name of each lane for operators, as in `worker.lanes`."""
 
 
 def part_count(plan: EngineJob | Ocr | Download) -> int:

@@ -55,7 +55,7 @@ def test_a_gateway_alone_is_one_worker_with_its_models_and_what_it_runs(gateway:
         worker = the_worker(client)
         assert (worker["name"], worker["kind"], worker["version"]) == (NAME, "gateway", __version__)
         assert (worker["state"], worker["draining"], worker["reason"]) == ("ready", False, None)
-        assert worker["lanes"] == ["engine", "cpu", "network"]
+        assert worker["lanes"] == ["engine", "ocr", "network"]
         assert "flux2-tiny" in worker["models"]
         assert (worker["job_ids"], worker["running_count"], worker["labels"]) == ([], 0, {})
         assert worker["seen_seconds_ago"] == 0.0
