@@ -36,6 +36,8 @@ class FakeScript(Frozen):
 
     start_seconds: float = 0.0
     load_seconds: float = 0.0
+    load_until_path: str | None = None
+    """File that ends each load once it exists."""
     step_seconds: float = 0.0
     decode_seconds: float = 0.0
     start_fails: bool = False
@@ -112,6 +114,8 @@ class FakeBackend:
         if self._script.crash_in == "load" and self._may_misbehave():
             self._crash()
         time.sleep(self._script.load_seconds)
+        while (until := self._script.load_until_path) is not None and not Path(until).exists():
+            time.sleep(0.01)
         if model.copy is not None and not (Path(model.copy) / "transformer" / "0.safetensors").exists():
             raise ValueError("no copy of this backend")
         self._loaded = model

@@ -24,9 +24,15 @@ Family = Literal[
     "moss",
     "qwen",
     "qwen21",
+    "sd1",
+    "sd2",
+    "sdxl",
+    "sdxl_refiner",
     "seedvr2",
     "z_image",
 ]
+STABLE_DIFFUSION: frozenset[Family] = frozenset({"sd1", "sd2", "sdxl", "sdxl_refiner"})
+"""Families that are sampled as in AUTOMATIC1111: their plans have a `sampling`."""
 
 
 class HubFiles(BaseModel):
@@ -119,6 +125,12 @@ class ModelSpec(BaseModel):
     lora: bool = True
     control: Literal["canny", "depth"] | None = None
     """Kind of control map that the model requires."""
+    prediction: Literal["epsilon", "v_prediction"] | None = None
+    """What a Stable Diffusion model predicts; None for all other families."""
+    zero_terminal_snr: bool = False
+    """Whether its last timestep is all noise."""
+    inpaints: bool = False
+    """Whether its UNet has nine input channels: latents, mask, masked image."""
     grey_edges: bool = False
     """Whether edges are found in the image's brightness instead of in each of its colours."""
 

@@ -19,11 +19,12 @@ from engine.protocol.facts import (
     StepDone,
     Succeeded,
 )
+from engine.protocol.frozen import Frozen
 from engine.protocol.plans import (
     UNCACHED,
     Control,
     EnginePlan,
-    Frozen,
+    Enlargement,
     Generate,
     Load,
     Lora,
@@ -36,6 +37,7 @@ from engine.protocol.plans import (
     Upscale,
     steps_to_run,
 )
+from engine.protocol.sampling import Emphasis, RandomSource, Refiner, SamplerName, Sampling, ScheduleName, input_name
 from engine.protocol.wire import (
     MAX_LINE_BYTES,
     Cancel,
@@ -64,8 +66,10 @@ __all__ = [
     "Decoding",
     "Denoised",
     "Drawn",
+    "Emphasis",
     "EngineFact",
     "EnginePlan",
+    "Enlargement",
     "Failed",
     "FailureCode",
     "Frozen",
@@ -83,10 +87,15 @@ __all__ = [
     "Pong",
     "Preview",
     "PromptRead",
+    "RandomSource",
     "Ready",
+    "Refiner",
     "Report",
     "Run",
+    "SamplerName",
+    "Sampling",
     "Save",
+    "ScheduleName",
     "SecondPass",
     "Skip",
     "StepDone",
@@ -96,5 +105,6 @@ __all__ = [
     "decode_command",
     "decode_report",
     "encode",
+    "input_name",
     "steps_to_run",
 ]

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
+
+from engine.protocol.frozen import Frozen
+from engine.protocol.sampling import SamplerName, Sampling, ScheduleName
 
 UNCACHED = ConfigDict(cache_strings="keys", defer_build=True)
 """Configuration of TypeAdapters: pydantic would cache thousands of ids and hashes that never come again."""
-
-
-class Frozen(BaseModel):
-    """Immutable value without unknown fields."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class Paste(Frozen):
@@ -36,6 +33,8 @@ class Lora(Frozen):
 
     name: str
     scale: float = 1.0
+    text_encoder_scale: float | None = None
+    """Scale of the changes of text encoders; None: `scale`."""
 
 
 MaskContent = Literal["original", "noise", "nothing"]
@@ -55,6 +54,19 @@ class Control(Frozen):
     """Strength of the control: 0 to 2."""
 
 
+Enlargement = Literal[
+    "lanczos",
+    "nearest",
+    "latent",
+    "latent-antialiased",
+    "latent-bicubic",
+    "latent-bicubic-antialiased",
+    "latent-nearest",
+    "latent-nearest-exact",
+]
+"""How an image is enlarged: its pixels, or the latents of Stable Diffusion."""
+
+
 class SecondPass(Frozen):
     """Second pass ("hires fix"): the image is enlarged to cover this size, cropped to it, and denoised again."""
 
@@ -63,9 +75,13 @@ class SecondPass(Frozen):
     steps: int
     denoise: float
     """0 keeps the enlarged image, 1 ignores it."""
-    enlarge: Literal["lanczos", "nearest"] = "lanczos"
+    enlarge: Enlargement = "lanczos"
     prompt: str | None = None
-    """Prompt of the second pass where it differs from the first's."""
+    """Prompt of the second pass where it differs from the first's; so are the fields below, for Stable Diffusion."""
+    negative_prompt: str | None = None
+    guidance: float | None = None
+    sampler: SamplerName | None = None
+    schedule: ScheduleName | None = None
 
 
 class Tiles(Frozen):
@@ -140,6 +156,8 @@ class Generate(Frozen):
     """Interpolation from the noise of a seed to that of its subseed: 0 to 1."""
     previews: int = 0
     """Maximum number of previews per image."""
+    sampling: Sampling | None = None
+    """For Stable Diffusion; None for all other families."""
     low_ram: bool = False
     """Decode in strips or tiles and cache no freed memory: less memory at the peak, slower."""
     memory: MemoryCheck = "check"

@@ -90,21 +90,25 @@ async def loading(service: JobService) -> Job:
 
 
 async def test_request_that_is_sent_again_while_its_model_is_loaded_gets_that_load(tmp_path: Path) -> None:
-    script = {"load_seconds": 0.6, **SLOW}
+    loaded = tmp_path / "loaded"
+    script = {"load_until_path": str(loaded), **SLOW}
     async with service_in(tmp_path, script=script, options=NEVER) as service:
         first = await loading(service)
         pid = service.engine.pid
         service.abandon(first)
         again = await service.submit(request(), ATTACHED)
+        loaded.touch()
         assert (await wait_for_end(service, first)).state is State.CANCELLED
         assert (await wait_for_end(service, again)).state is State.SUCCEEDED
         assert service.engine.pid == pid, "the load was not begun anew"
 
 
 async def test_model_that_nobody_requests_again_is_loaded_and_no_image_is_drawn(tmp_path: Path) -> None:
-    async with service_in(tmp_path, script={"load_seconds": 0.3, **SLOW}, options=NEVER) as service:
+    loaded = tmp_path / "loaded"
+    async with service_in(tmp_path, script={"load_until_path": str(loaded), **SLOW}, options=NEVER) as service:
         job = await loading(service)
         service.abandon(job)
+        loaded.touch()
         stopped = await wait_for_end(service, job)
         assert (stopped.state, len(stopped.images)) == (State.CANCELLED, 0)
         assert service.engine.loaded_model == "toy"

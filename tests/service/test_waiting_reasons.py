@@ -78,11 +78,14 @@ def test_a_job_that_waits_for_a_dead_engine_has_that_reason_and_no_forecast(tmp_
 
 
 def test_a_model_load_and_a_pause_are_given_as_reasons_for_waiting(tmp_path: Path) -> None:
-    with live(tmp_path, fake_script={"load_seconds": 1.0}) as gateway, ThreadPoolExecutor() as pool:
+    loaded = tmp_path / "loaded"
+    with live(tmp_path, fake_script={"load_until_path": str(loaded)}) as gateway, ThreadPoolExecutor() as pool:
         for _ in range(2):
+            loaded.unlink(missing_ok=True)
             drawn = pool.submit(httpx.post, f"{gateway.url}/sdapi/v1/txt2img", json=SMALL, timeout=60)
             found = seen(gateway, "Loading the model")
             assert found["state"]["job"] == "scripts_txt2img"
+            loaded.touch()
             assert drawn.result().status_code == 200
             assert progress(gateway)["state"]["job_count"] == 0
             httpx.post(f"{gateway.url}/sdapi/v1/unload-checkpoint").raise_for_status()

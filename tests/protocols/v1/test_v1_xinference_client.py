@@ -191,14 +191,17 @@ def test_a_model_id_with_a_slash_has_routes_below_it(plain: httpx.Client) -> Non
 
 
 def test_launch_progress_can_be_polled_and_the_launch_cancelled(tmp_path: Path) -> None:
-    with gateway(tmp_path, load_seconds=0.5) as slow, plain_client(slow) as plain:
+    loaded = tmp_path / "loaded"
+    with gateway(tmp_path, load_until_path=str(loaded)) as slow, plain_client(slow) as plain:
         client = RESTfulClient(slow.url)
         assert client.launch_model(MODEL, model_type="image", wait_ready=False) == MODEL
         assert plain.get(f"/v1/models/{MODEL}/progress").json() == {"progress": 0.0, "launching": True}
+        loaded.touch()
         end = time.monotonic() + 20
         while client.get_launch_model_progress(MODEL)["progress"] != 1.0 and time.monotonic() < end:
             time.sleep(0.05)
         assert client.get_launch_model_progress(MODEL)["progress"] == 1.0
+        loaded.unlink()
         assert client.launch_model(SLASHED, model_type="image", wait_ready=False) == SLASHED
         client.close()
         assert plain.post("/v1/models/org%2Fm:4bit/cancel").json() == {"msg": "DONE"}
