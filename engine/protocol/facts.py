@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from engine.protocol.plans import Frozen
+from engine.protocol.frozen import Frozen
 
 FailureCode = Literal[
     "engine_crash",

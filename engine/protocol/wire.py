@@ -8,7 +8,8 @@ from pydantic import Field, TypeAdapter
 
 from engine.catalog import ModelSpec
 from engine.protocol.facts import EngineFact
-from engine.protocol.plans import UNCACHED, EnginePlan, Frozen
+from engine.protocol.frozen import Frozen
+from engine.protocol.plans import UNCACHED, EnginePlan
 
 
 class Run(Frozen):
