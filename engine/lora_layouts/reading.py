@@ -149,11 +149,11 @@ def _change(row: Row, parts: dict[str, str], shapes: Mapping[str, Shape], table:
     needs, takes = _PARTS[method]
     if method == "lokr":
         needs, takes = _factors(parts), takes
-    where = short(row.modules[0])
+    where = row.modules[0]
     if missing := sorted(needs - parts.keys()):
-        raise Unfit(f"lacks {missing[0]} of {where}")
+        raise Unfit(f"lacks {missing[0]} of {short(where)}")
     if over := sorted(parts.keys() - needs - takes):
-        raise Unfit(f"has {over[0]} of {where}, which cannot be applied with the rest")
+        raise Unfit(f"has {over[0]} of {short(where)}, which cannot be applied with the rest")
     sizes = _Sizes({part: shapes[name] for part, name in parts.items()}, modules, where)
     sizes.check(method)
     return Change(row.modules, row.swapped, method, parts)
@@ -193,12 +193,12 @@ class _Sizes:
             self._plain(outputs, inputs)
             return
         if inputs is None:
-            raise Unfit(f"has matrices for {self.where}, which is a norm")
+            raise Unfit(f"has matrices for {short(self.where)}, which is a norm")
         if method == "ia3":
             self._ia3(outputs, inputs)
             return
         if "dora_scale" in self.shapes and "magnitude" in self.shapes:
-            raise Unfit(f"has two magnitudes for {self.where}")
+            raise Unfit(f"has two magnitudes for {short(self.where)}")
         match method:
             case "lora":
                 delta = self._lora()
@@ -225,7 +225,7 @@ class _Sizes:
         return {inputs * area, *fewer}
 
     def _unfit(self) -> Unfit:
-        return Unfit(f"has other sizes at {self.where}")
+        return Unfit(f"has other sizes at {short(self.where)}")
 
     def _matrix(self, part: str) -> tuple[int, int]:
         """Rows and columns of a part. A 1x1 kernel counts as a matrix; one of the layer's size has a column for each

@@ -11,7 +11,7 @@ from functools import cache
 
 from engine.catalog import CATALOG, ModelSpec
 from engine.catalog.spec import STABLE_DIFFUSION
-from engine.lora_layouts import NAMES_OF_STABLE_DIFFUSION, STANDARD, Table, family_of, named, read, sheets
+from engine.lora_layouts import NAMES_OF_STABLE_DIFFUSION, Table, family_of, named, read, sheets
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def fit_of(shapes: Mapping[str, tuple[int, ...]]) -> Fit:
     uses: dict[str, Use] = {}
     ranks: list[tuple[int, int | None]] = []
     for table, geometries in _by_table():
-        if family is not None and not STANDARD.keys() & geometries:
+        if family is not None and not NAMES_OF_STABLE_DIFFUSION[family] & set(geometries):
             continue
         if not any(table.find(spelled) for _, spelled in names.values()):
             continue
