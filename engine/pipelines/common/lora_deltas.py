@@ -13,9 +13,9 @@ from math import prod
 from typing import Any
 
 import mlx.core as mx
-from mflux.models.common.lora.mapping.peft_lora_metadata import PeftLoRAMetadata
 
 from engine.lora_layouts import Change
+from engine.lora_layouts.peft_alphas import PeftAlphas
 from engine.lora_layouts.reading import INPAINTING_INPUTS, short
 from engine.pipelines.common.lora_layers import (
     AdaptedLayer,
@@ -51,10 +51,7 @@ class Deltas:
     def __init__(self, tensors: Tensors, metadata: Mapping[str, str], *, column_lengths: bool = False) -> None:
         self._tensors = tensors
         self._column_lengths = column_lengths
-        try:
-            self._configs = PeftLoRAMetadata.configs(dict(metadata))
-        except (TypeError, RecursionError) as error:
-            raise ValueError("metadata") from error
+        self._alphas = PeftAlphas(metadata)
 
     def adapt(self, change: Change, layers: list[Any], scale: float) -> list[Any]:
         """Replacements for `layers`, which are the change's modules. Norms are changed in place.
@@ -149,13 +146,8 @@ class Deltas:
         """Alpha divided by rank; 1 where the file gives no alpha."""
         if "alpha" in parts:
             return float(parts["alpha"].astype(mx.float32).item()) / rank  # type: ignore[arg-type]
-        if not self._configs or change.method != "lora":
-            return 1.0
-        try:
-            scale_of_file = PeftLoRAMetadata.alpha(change.parts["down"], self._configs, rank)
-        except (TypeError, ArithmeticError, AttributeError) as error:
-            raise ValueError("has alphas in its metadata that are no numbers") from error
-        return 1.0 if scale_of_file is None else scale_of_file / rank
+        alpha = self._alphas.alpha(change.parts["down"], rank) if change.method == "lora" else None
+        return 1.0 if alpha is None else alpha / rank
 
 
 def _is_whole(part: str, array: mx.array) -> bool:
