@@ -18,6 +18,8 @@ Shape = tuple[int, ...]
 Method = Literal["lora", "loha", "lokr", "ia3", "plain"]
 LISTED = 60
 """Characters of a layer's name that are shown in a sentence."""
+CORE_RANK_MOST = 2048
+"""Largest rank of a core, which is multiplied by a factor: a few kilobytes must not become gigabytes."""
 LATENTS, INPAINTING_INPUTS = 4, 9
 """Inputs of a UNet's first layer, and those of an inpainting UNet, whose further ones a LoRA for the former leaves
 unchanged, as in A1111 1.10.1 extensions-builtin/Lora/networks.py.
@@ -249,6 +251,8 @@ class _Sizes:
         rows, columns = self._matrix(part)
         if self.shapes[part][:2] != (before, after) or rows * columns == 0:
             raise self._unfit()
+        if max(before, after) > CORE_RANK_MOST:
+            raise Unfit(f"has a core of rank {max(before, after)} at {short(self.where)}, above {CORE_RANK_MOST}")
         return columns // after
 
     def _lora(self) -> tuple[int, int]:

@@ -114,8 +114,8 @@ class Deltas:
                 low = [flat[f"{part}_b"].shape[0] for part in ("lokr_w2", "lokr_w1") if part not in flat]
                 # Where both factors are whole there is no rank, and LyCORIS ignores alpha.
                 factor = self._alpha(change, parts, low[0]) if low else 1.0
-                one, other = (_factor(flat, parts, part) for part in ("lokr_w1", "lokr_w2"))
-                return Kronecker(one, other, factor, window), factor
+                first, second = (_factors(flat, parts, part) for part in ("lokr_w1", "lokr_w2"))
+                return Kronecker((first[0] * factor, *first[1:]), second, window), factor
 
     def _decomposed(self, parts: Tensors, delta: Delta, layers: list[Any], swapped: bool) -> Factors:
         """DoRA factors of the changed weight's rows, in the file's order, and columns.
@@ -127,11 +127,11 @@ class Deltas:
             (index,) = _indices(layers, swapped)
             before = before[index]
         changed = before + delta.dense()
-        found = self._factors(parts, changed)
+        found = self._magnitudes(parts, changed)
         mx.eval([one for one in found if one is not None])
         return found
 
-    def _factors(self, parts: Tensors, changed: mx.array) -> Factors:
+    def _magnitudes(self, parts: Tensors, changed: mx.array) -> Factors:
         points = tuple(range(1, changed.ndim - 1))
         if "magnitude" in parts:
             return _flat(parts["magnitude"]) / _lengths(changed, (*points, changed.ndim - 1)), None
@@ -182,12 +182,12 @@ def _pair(flat: Tensors, parts: Tensors, half: str, core: str) -> tuple[mx.array
     return (first.T, _with_core(parts[core], second)) if core in parts else (first, second)
 
 
-def _factor(flat: Tensors, parts: Tensors, factor: str) -> mx.array:
-    """One Kronecker factor, in float32."""
+def _factors(flat: Tensors, parts: Tensors, factor: str) -> tuple[mx.array, ...]:
+    """One Kronecker factor in float32: whole, or as two."""
     if factor in flat:
-        return flat[factor].astype(mx.float32)
+        return (flat[factor].astype(mx.float32),)
     first, second = _pair(flat, parts, factor, "lokr_t2" if factor == "lokr_w2" else "")
-    return mx.matmul(first.astype(mx.float32), second.astype(mx.float32))
+    return first.astype(mx.float32), second.astype(mx.float32)
 
 
 def _ia3(parts: Tensors, layers: list[Any]) -> Factors:

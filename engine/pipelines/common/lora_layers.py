@@ -13,6 +13,7 @@ float32, when it is applied, and keeps one number for each row or column.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, Protocol
 
 import mlx.core as mx
@@ -133,18 +134,17 @@ class Hadamard(nn.Module):
 
 
 class Kronecker(nn.Module):
-    """LoKr: the Kronecker product of two matrices, or some rows of it."""
+    """LoKr: the Kronecker product of two matrices, or some rows of it. Each matrix is whole, or a product of two."""
 
     def __init__(
         self,
-        first: mx.array,
-        second: mx.array,
-        scale: float,
+        first: tuple[mx.array, ...],
+        second: tuple[mx.array, ...],
         window: Window | None = None,
         index: mx.array | None = None,
     ) -> None:
         super().__init__()
-        self.first, self.second, self.factor, self.window = first, second, scale, window
+        self.first, self.second, self.window = list(first), list(second), window
         self.index = index
 
     def multiply(self, x: mx.array) -> mx.array:
@@ -152,18 +152,23 @@ class Kronecker(nn.Module):
             return _apply(x, self.dense().astype(x.dtype), self.window)
         # The product itself is never computed: x, as a matrix of the factors' inputs, is multiplied by one and then the
         # other.
-        first, second = self.first.astype(x.dtype), (self.factor * self.second).astype(x.dtype)
-        cells = x.reshape(*x.shape[:-1], first.shape[1], second.shape[1])
-        through = mx.matmul(first, mx.matmul(cells, second.T))
-        return through.reshape(*x.shape[:-1], -1)
+        cells = x.reshape(*x.shape[:-1], self.first[-1].shape[1], self.second[-1].shape[1])
+        for factor in reversed(self.second):
+            cells = mx.matmul(cells, factor.astype(x.dtype).T)
+        for factor in reversed(self.first):
+            cells = mx.matmul(factor.astype(x.dtype), cells)
+        return cells.reshape(*x.shape[:-1], -1)
 
     def dense(self) -> mx.array:
-        whole = mx.kron(self.first.astype(mx.float32), self.factor * self.second.astype(mx.float32))
+        first, second = (
+            reduce(mx.matmul, (one.astype(mx.float32) for one in factors)) for factors in (self.first, self.second)
+        )
+        whole = mx.kron(first, second)
         return _shaped(whole if self.index is None else whole[self.index], self.window)
 
     def rows(self, index: mx.array) -> Kronecker:
         rows = index if self.index is None else self.index[index]
-        return Kronecker(self.first, self.second, self.factor, self.window, rows)
+        return Kronecker(tuple(self.first), tuple(self.second), self.window, rows)
 
 
 class Dense(nn.Module):

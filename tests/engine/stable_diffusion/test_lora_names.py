@@ -185,6 +185,11 @@ UNFIT: dict[str, tuple[Shapes, str]] = {
         {**pair(CONV, 320, 320, 1, 1), f"{CONV}.lora_mid.weight": (8, 8, 0, 0)},
         "has other sizes at unet.down_blocks.0.resnets.0.conv1",
     ),
+    "core of a huge rank": (
+        {f"{CONV}.lora_down.weight": (4000, 320), f"{CONV}.lora_mid.weight": (4000, 4000, 3, 3)}
+        | {f"{CONV}.lora_up.weight": (320, 4000)},
+        "has a core of rank 4000 at unet.down_blocks.0.resnets.0.conv1, above 2048",
+    ),
     "ia3 without factors": ({f"{CONV}.on_input": ()}, "lacks ia3 of unet.down_blocks.0.resnets.0.conv1"),
     "ia3 of another size": (
         {f"{CONV}.weight": (7,), f"{CONV}.on_input": ()},

@@ -239,6 +239,21 @@ def test_lora_changes_norms_and_restores_them(tmp_path: Path) -> None:
     assert np.array_equal(array(norm.bias), before[1])
 
 
+def test_lora_factors_are_kept_as_factors(tmp_path: Path) -> None:
+    from mlx.utils import tree_flatten
+
+    made, random = networks(), np.random.default_rng(5)
+    before = sum(value.size for _, value in tree_flatten(made.parameters()))
+    for path in (CONV, LINEAR):
+        weight = weight_of(layer_at(made.unet, path))
+        for style in ("locon", "loha", "lokr, factored"):
+            change = kernels.STYLES[style](weight, random)
+            stack = applied(made, (saved(tmp_path, "x", {path: change}), 1.0))
+            more = sum(value.size for _, value in tree_flatten(made.parameters())) - before
+            assert more == sum(part.size for name, part in change.tensors.items() if name != "alpha")
+            stack.apply(())
+
+
 def test_lora_ia3_of_inputs_with_the_size_of_outputs_is_refused(tmp_path: Path) -> None:
     from engine.pipelines.common.lora_stack import LoraFault
 
