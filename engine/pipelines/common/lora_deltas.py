@@ -114,8 +114,8 @@ class Deltas:
                 low = [flat[f"{part}_b"].shape[0] for part in ("lokr_w2", "lokr_w1") if part not in flat]
                 # Where both factors are whole there is no rank, and LyCORIS ignores alpha.
                 factor = self._alpha(change, parts, low[0]) if low else 1.0
-                first, second = (_factors(flat, parts, part) for part in ("lokr_w1", "lokr_w2"))
-                return Kronecker((first[0] * factor, *first[1:]), second, window), factor
+                scaled, *rest = _factors(flat, parts, "lokr_w1")
+                return Kronecker((scaled * factor, *rest), _factors(flat, parts, "lokr_w2"), window), factor
 
     def _decomposed(self, parts: Tensors, delta: Delta, layers: list[Any], swapped: bool) -> Factors:
         """DoRA factors of the changed weight's rows, in the file's order, and columns.
