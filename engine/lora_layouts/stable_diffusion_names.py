@@ -104,11 +104,12 @@ def _ldm_blocks(paths: Iterable[str]) -> dict[str, str]:
     found["mid_block.resnets.1"] = f"middle_block_{1 + between}"
     count = 0
     for level in _levels(blocks, "up_blocks"):
+        place = 1
         for number in _numbers(blocks, f"{level}.resnets."):
             found[f"{level}.resnets.{number}"] = f"output_blocks_{count}_0"
             found[f"{level}.attentions.{number}"] = f"output_blocks_{count}_1"
+            place = 1 + int(f"{level}.attentions.{number}" in blocks)
             count += 1
-        place = 2 if f"{level}.attentions.0" in blocks else 1
         found[f"{level}.upsamplers.0"] = f"output_blocks_{count - 1}_{place}"
     return found
 
