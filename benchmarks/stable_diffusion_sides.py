@@ -285,8 +285,9 @@ SIDES: dict[str, Callable[[Sizes], Side]] = {"ours": Ours, "mlx-examples": MlxEx
 
 
 def main() -> None:
-    name, sizes = sys.argv[1], json.loads(sys.argv[2])
-    side = SIDES[name](Sizes(**{key: tuple(one) if isinstance(one, list) else one for key, one in sizes.items()}))
+    name = sys.argv[1]
+    sizes: dict[str, Any] = json.loads(sys.argv[2])
+    side = SIDES[name](Sizes(**{**sizes, "channels": tuple(sizes["channels"]), "vae": tuple(sizes["vae"])}))
     print(json.dumps({"ready": name}), flush=True)
     for line in sys.stdin:
         order = json.loads(line)
