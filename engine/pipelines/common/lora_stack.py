@@ -11,7 +11,7 @@ from mlx import nn
 
 from engine.lora_layouts import STANDARD, TEXT_ENCODER, Table, read, table_of
 from engine.pipelines.common.lora_deltas import Deltas, Tensors
-from engine.pipelines.common.lora_layers import modules_of
+from engine.pipelines.common.lora_layers import merged_where_cheap, modules_of
 
 
 class LoraUse(NamedTuple):
@@ -79,6 +79,7 @@ class LoraStack:
         try:
             for use in loras:
                 self._apply_file(use)
+            self._merge()
             mx.eval(self._transformer.parameters())
         except BaseException:
             self._remove_all()
@@ -114,6 +115,11 @@ class LoraStack:
             raise LoraFault(file, str(error)) from error
         except TypeError as error:
             raise LoraFault(file, "uses DoRA, which cannot be applied beside a ControlNet") from error
+
+    def _merge(self) -> None:
+        for path in self._layers:
+            layer = LoRALoader._get_target_module(self._transformer, path)
+            LoRALoader._replace_target_module(self._transformer, path, merged_where_cheap(layer))
 
     def _rows(self, file: str) -> Table:
         if self._architecture is None:
