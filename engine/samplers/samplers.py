@@ -21,6 +21,8 @@ from engine.samplers.schedules import sigmas_for
 from engine.samplers.traits import TRAITS
 
 Solver = Callable[[Run, mx.array], mx.array]
+DIVIDES_BY_STEPS = ("LMS", "DPM++ 2M", "DPM++ 2M SDE", "DPM++ 2M SDE Heun", "DPM++ 3M SDE")
+"""Samplers that divide by the length of a step. Long schedules repeat levels; A1111's result is then not finite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +77,14 @@ def plan_sampling(
     """Plan of one pass. `denoise` is None without an input image.
 
     `fixed_steps` runs exactly `steps` for an input image; so does the second pass of hires fix, with `second_pass`,
-    which moreover knows no `initial_noise_multiplier`. A schedule for a sampler that knows none is ignored.
+    which moreover knows no `initial_noise_multiplier`. With a denoise of 0 that keeps the latents. A schedule for a
+    sampler that knows none is ignored.
 
     Raises: ValueError where a parameter is out of range.
     """
     fixed_steps = fixed_steps or second_pass or sampling.img2img_fix_steps
+    if fixed_steps and denoise == 0 and steps >= 1:
+        return _keep_latents(sampling, steps)
     part = None if denoise is None else part_to_run(steps, denoise, fixed_steps=fixed_steps)
     if part is None and steps < 1:
         raise ValueError("steps must be at least 1")
@@ -89,13 +94,30 @@ def plan_sampling(
     return _plan_sigmas(sampling, steps, levels, part, multiplier, is_sdxl=is_sdxl)
 
 
+def _keep_latents(sampling: Sampling, steps: int) -> SamplingRun:
+    """Plan that evaluates nothing."""
+    traits = TRAITS[sampling.sampler]
+    return SamplingRun(
+        calls=0,
+        steps=0,
+        steps_per_prompt=steps * (2 if traits.is_second_order else 1),
+        counted_calls=0,
+        blends_before=traits.uses_timesteps,
+        guidance_factor=1.0,
+        brownian_range=None,
+        noise_factor=0.0,
+        latents_factor=1.0,
+        _solver=lambda run, x: x,
+    )
+
+
 def _plan_sigmas(
     sampling: Sampling, steps: int, levels: NoiseLevels, part: Part | None, multiplier: float, *, is_sdxl: bool
 ) -> SamplingRun:
     """Plan of a sampler in the variance-exploding scale."""
     traits = TRAITS[sampling.sampler]
     whole = [float(s) for s in sigmas_for(sampling, part.steps if part else steps, levels, is_sdxl=is_sdxl)]
-    sigmas = whole[part.steps - part.last - 1 :] if part else whole
+    sigmas = _levels_to_run(whole, part) if part else whole
     positive = [sigma for sigma in whole if sigma > 0]
     if part:
         noise_factor = multiplier * (sigmas[0] + sampling.img2img_extra_noise)
@@ -115,6 +137,12 @@ def _plan_sigmas(
         latents_factor=1.0 if part else None,
         _solver=work.solver,
     )
+
+
+def _levels_to_run(whole: Sequence[float], part: Part) -> Sequence[float]:
+    """End of a schedule; of one with fewer levels than steps were asked for, as many as can be."""
+    start = part.steps - part.last - 1
+    return whole[min(start, max(len(whole) - part.last - 2, 0)) :]
 
 
 def _plan_timesteps(
@@ -182,6 +210,9 @@ def _work_on_sigmas(
     factor = sampling.s_noise
     no_limit = float("inf")
     churn = Churn(sampling.s_churn, sampling.s_tmin, sampling.s_tmax or no_limit, factor)
+    if sampling.sampler in DIVIDES_BY_STEPS:
+        sigmas = [*(level for level, following in pairwise(sigmas) if level != following), sigmas[-1]]
+        steps = len(sigmas) - 1
     ends = list(pairwise(sigmas))
     twice_above_zero = sum(2 if end > 0 else 1 for _, end in ends)
     twice_ancestral = sum(2 if ancestral_step(*pair, eta)[0] > 0 else 1 for pair in ends)

@@ -113,6 +113,11 @@ def test_img2img_runs_its_share_of_the_steps_and_one_more(steps: int, denoise: f
     assert planned("Euler", steps, denoise=denoise, img2img_fix_steps=True).calls == steps
 
 
+def test_part_of_a_long_schedule_is_bounded() -> None:
+    assert part_to_run(20, 1e-300, fixed_steps=True).steps == 10_000
+    assert part_to_run(20_000, 0.9, fixed_steps=True).steps == 20_000
+
+
 def test_ten_steps_at_six_tenths_are_seven() -> None:
     assert planned("Euler", 10, denoise=0.6).calls == 7
 
@@ -127,10 +132,24 @@ def test_pass_of_no_steps_or_a_denoise_out_of_range_is_refused(sampler: str, ste
         planned(sampler, steps, **more)
 
 
-@pytest.mark.parametrize("denoise", [0.0, 1e-5])
-def test_second_pass_of_hardly_any_denoise_is_refused(denoise: float) -> None:
-    with pytest.raises(ValueError, match="denoise is too small"):
-        planned("Euler", 20, denoise=denoise, second_pass=True)
+@pytest.mark.parametrize("sampler", get_args(SamplerName))
+def test_second_pass_without_denoise_keeps_the_latents(sampler: str) -> None:
+    latents, denoiser, run, reported = sample(
+        {"sampling": {"sampler": sampler}, "steps": 5, "denoise": 0.0, "second_pass": True}
+    )
+    assert np.array_equal(latents, np.array(init_latents()))
+    assert (run.calls, run.steps, denoiser.sigmas, reported) == (0, 0, [], [])
+
+
+@pytest.mark.parametrize("schedule", get_args(ScheduleName))
+@pytest.mark.parametrize("sampler", ["DPM++ 2M", "DPM++ 2M SDE Heun", "DPM++ 3M SDE", "LMS", "LCM", "UniPC"])
+def test_second_pass_of_little_denoise_runs_the_end_of_a_long_schedule(sampler: str, schedule: str) -> None:
+    """Some of these schedules repeat levels, and DDIM has fewer of them than steps."""
+    sampling = {"sampler": sampler, "schedule": schedule}
+    latents, denoiser, run, _ = sample({"sampling": sampling, "steps": 4, "denoise": 1e-3, "second_pass": True})
+    assert np.isfinite(latents).all()
+    assert 1 <= len(denoiser.sigmas) == run.calls <= 5
+    assert max(denoiser.sigmas) < 0.5
 
 
 def test_start_takes_latents_exactly_where_there_is_a_denoise() -> None:
