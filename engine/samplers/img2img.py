@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 MOST_DENOISE = 0.999
 MOST_STEPS = 10_000
-"""Bound on the steps of a schedule of which only the end runs. A1111 has none; a smaller part is as good as nothing."""
+"""Bound on the steps of a schedule of which only the end runs. A1111 has none; beyond it the part hardly changes."""
 
 
 @dataclass(frozen=True, slots=True)

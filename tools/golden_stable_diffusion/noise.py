@@ -1,7 +1,7 @@
 """Golden noise: `ATEN_CPU_CAPABILITY=default python -m tools.golden_stable_diffusion.noise --webui PATH`.
 
-PATH is a checkout of AUTOMATIC1111/stable-diffusion-webui 1.10.1. Needs the dependency group `golden`. By that variable
-PyTorch calls the system's mathematical library instead of its own vectorised approximations.
+PATH is a checkout of AUTOMATIC1111/stable-diffusion-webui 1.10.1. Needs the packages of this folder's README. By that
+variable PyTorch calls the system's mathematical library instead of its own vectorised approximations.
 """
 
 import argparse

@@ -2,7 +2,7 @@
 
 `ATEN_CPU_CAPABILITY=default python -m tools.golden_stable_diffusion.samplers --webui PATH`, where PATH is a checkout of
 AUTOMATIC1111/stable-diffusion-webui 1.10.1. Its own samplers run on a network that is one formula (`predict`), which
-tests/engine/stable_diffusion repeats with MLX. Needs the dependency group `golden`.
+tests/engine/stable_diffusion repeats with MLX. Needs the packages of this folder's README.
 """
 
 import argparse
