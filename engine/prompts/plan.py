@@ -6,14 +6,19 @@ Source: A1111 1.10.1 modules/prompt_parser.py `get_learned_conditioning`, `get_m
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from engine.prompts.chunks import EMPTY_CHUNK, Chunk, ChunkOptions, split_chunks
 from engine.prompts.composition import split_composition
 from engine.prompts.editing import PromptSchedule, fixed_schedule, parse_schedule
 from engine.prompts.errors import PromptError
+from engine.prompts.names import EmbeddingNames
+from engine.prompts.tokenizer import clip_tokenizer
+from engine.protocol.sampling import Sampling
 
+MOST_ITEMS = 2**19
+"""Pieces of text and brackets of a prompt times the texts that it means at its steps."""
 MOST_CHARACTERS = 2**20
 """Characters of all the different texts that a prompt means at its steps."""
 MOST_SCHEDULE_CHUNKS = 2048
@@ -77,6 +82,12 @@ class PlannedPrompts:
                     yield from (used.name for used in chunk.embeddings)
 
 
+def chunk_options(sampling: Sampling, vectors: Mapping[str, int]) -> ChunkOptions:
+    """How the prompts of a job are split; `vectors` are those of the textual inversions that fit the model, by name."""
+    names = EmbeddingNames(clip_tokenizer(), vectors)
+    return ChunkOptions(clip_tokenizer(), names, sampling.emphasis, sampling.comma_padding_backtrack)
+
+
 def plan_prompts(prompt: str, negative_prompt: str, steps: Pass, options: ChunkOptions) -> PlannedPrompts:
     """Plan both prompts. AND in a negative prompt is a word. Raises: PromptError."""
     prompts = tuple(_plan(part.text, part.weight, steps, options) for part in split_composition(prompt))
@@ -94,6 +105,8 @@ def _plan(text: str, weight: float, steps: Pass, options: ChunkOptions) -> Plann
 
 
 def _planned(schedule: PromptSchedule, weight: float, options: ChunkOptions) -> PlannedPrompt:
+    if schedule.items * len(schedule.ends) > MOST_ITEMS:
+        raise PromptError("The prompt has too many brackets for the steps at which it changes; use fewer.")
     texts: dict[str, int] = {}
     entries, characters = [], 0
     for _, found in schedule.texts():

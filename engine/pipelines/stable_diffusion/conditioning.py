@@ -24,9 +24,7 @@ from engine.pipelines.stable_diffusion.chunk_encodings import (
 )
 from engine.prompts.chunks import Chunk, ChunkOptions
 from engine.prompts.embeddings import EmbeddingFile
-from engine.prompts.names import EmbeddingNames
-from engine.prompts.plan import Pass, PlannedPrompt, PlannedPrompts, plan_prompts, plan_text
-from engine.prompts.tokenizer import clip_tokenizer
+from engine.prompts.plan import Pass, PlannedPrompt, PlannedPrompts, chunk_options, plan_prompts, plan_text
 from engine.protocol.sampling import Emphasis, Sampling
 
 AESTHETIC_SCORE = 6.0
@@ -81,7 +79,6 @@ class Conditioner:
         """`embeddings`: textual inversions that the prompts may name; those for other models are left out."""
         self.family = family
         self._chunks = ChunkEncoder(family, text_encoders, embeddings or {})
-        self._names = EmbeddingNames(clip_tokenizer(), self._chunks.vectors)
 
     def forget(self) -> None:
         """Drop all encodings: the weights of the text encoders have changed."""
@@ -99,7 +96,7 @@ class Conditioner:
         return PromptPlan(self._chunks, planned, plan_text("", options), sampling)
 
     def _options(self, sampling: Sampling) -> ChunkOptions:
-        return ChunkOptions(clip_tokenizer(), self._names, sampling.emphasis, sampling.comma_padding_backtrack)
+        return chunk_options(sampling, self._chunks.vectors)
 
 
 class PromptPlan:

@@ -151,5 +151,7 @@ def test_plan_with_too_much_text_at_its_steps_is_refused() -> None:
     options_of_many = "[" + "|".join(map(str, range(300))) + "]"
     with pytest.raises(PromptError, match="options"):
         plan_prompts(options_of_many + "a" * 20_000, "", Pass(300), options())
+    with pytest.raises(PromptError, match="brackets"):
+        plan_prompts(options_of_many + "[a|b]" * 2000, "", Pass(300), options())
     with pytest.raises(PromptError, match="chunks"):
         plan_prompts(options_of_many + "BREAK " * 400 + "a", "", Pass(300), options())
