@@ -93,5 +93,5 @@ def test_tokens_of_long_words_agree_with_the_tokenizers_library(text: str) -> No
 
 @pytest.mark.parametrize("unit", ["a", "ab", "!", "\U0001f600", "'s", "<", "<|", "&", "&amp;", "\u0301", "1", "é", " "])
 def test_hostile_text_is_tokenized(unit: str) -> None:
-    text = (unit * 8_000)[:8_000]
+    text = (unit * 4_000)[:4_000]
     assert len(ClipTokenizer.encode(clip_tokenizer(), text)) <= 4 * len(text)
