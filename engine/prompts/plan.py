@@ -6,7 +6,7 @@ Source: A1111 1.10.1 modules/prompt_parser.py `get_learned_conditioning`, `get_m
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from engine.prompts.chunks import EMPTY_CHUNK, Chunk, ChunkOptions, split_chunks
@@ -14,7 +14,6 @@ from engine.prompts.composition import split_composition
 from engine.prompts.editing import PromptSchedule, fixed_schedule, parse_schedule
 from engine.prompts.errors import PromptError
 from engine.prompts.names import EmbeddingNames
-from engine.prompts.tokenizer import clip_tokenizer
 from engine.protocol.sampling import Sampling
 
 MOST_ITEMS = 2**19
@@ -82,10 +81,9 @@ class PlannedPrompts:
                     yield from (used.name for used in chunk.embeddings)
 
 
-def chunk_options(sampling: Sampling, vectors: Mapping[str, int]) -> ChunkOptions:
-    """How the prompts of a job are split; `vectors` are those of the textual inversions that fit the model, by name."""
-    names = EmbeddingNames(clip_tokenizer(), vectors)
-    return ChunkOptions(clip_tokenizer(), names, sampling.emphasis, sampling.comma_padding_backtrack)
+def chunk_options(sampling: Sampling, names: EmbeddingNames) -> ChunkOptions:
+    """How the prompts of a job are split; `names` are those of the textual inversions that fit the model."""
+    return ChunkOptions(names, sampling.emphasis, sampling.comma_padding_backtrack)
 
 
 def plan_prompts(prompt: str, negative_prompt: str, steps: Pass, options: ChunkOptions) -> PlannedPrompts:

@@ -10,7 +10,7 @@ from engine.prompts.chunks import EMPTY_CHUNK, MOST_CHUNKS, Chunk, ChunkOptions,
 from engine.prompts.errors import PromptError
 from engine.prompts.names import EmbeddingNames
 from engine.prompts.plan import Pass, plan_prompts
-from engine.prompts.tokenizer import COMMA, END, START, clip_tokenizer
+from engine.prompts.tokenizer import COMMA, END, START
 from engine.protocol.sampling import Emphasis
 
 CAT, DOG = 2368, 1929
@@ -18,8 +18,7 @@ NAMES = {"easynegative": 8, "easy": 2, "Bad Hand": 3, "bad hand": 5, "huge": 75,
 
 
 def options(emphasis: Emphasis = "Original", backtrack: int = 20) -> ChunkOptions:
-    tokenizer = clip_tokenizer()
-    return ChunkOptions(tokenizer, EmbeddingNames(tokenizer, NAMES), emphasis, backtrack)
+    return ChunkOptions(EmbeddingNames(NAMES), emphasis, backtrack)
 
 
 def content(chunk: Chunk) -> list[int]:

@@ -64,7 +64,7 @@ def test_tokens_are_those_of_clip(text: str, tokens: list[int]) -> None:
         ("Don’t “move”", 'don\'t "move"'),
         ("ＬＯＵＤ　noise", "loud noise"),
         ("ﬁne &amp; &hellip; &#x2019; &bogus; & &", "fine & … ' &bogus; & &"),
-        ("<b>&amp;</b>", "<b>&amp;</b>"),
+        ("<b>&amp;</b>\n&amp;", "<b>&amp;</b> &"),
         ("e\u0301\u200b", "é\u200b"),
         ("a\0b\ud800", "ab\ufffd"),
         (" a\r\n\tb ", "a b"),
