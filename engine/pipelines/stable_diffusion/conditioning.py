@@ -89,9 +89,8 @@ class Conditioner:
     def encode(self, text: str, *, clip_skip: int = 1, emphasis: Emphasis = "Original") -> Conditioning:
         """Conditioning of a text, without editing and AND. Raises: PromptError, ValueError."""
         sampling = Sampling(clip_skip=clip_skip, emphasis=emphasis)
-        return _PromptConditioning(
-            self._chunks, plan_text(text, chunk_options(sampling, self._names)), sampling
-        ).conditioning(0)
+        planned = plan_text(text, chunk_options(sampling, self._names))
+        return _PromptConditioning(self._chunks, planned, sampling).conditioning(0)
 
     def plan(self, prompt: str, negative_prompt: str, steps: Pass, sampling: Sampling) -> PromptPlan:
         """Both prompts for each step of a pass. Raises: engine.prompts.errors.PromptError."""

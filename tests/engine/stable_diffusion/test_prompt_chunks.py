@@ -147,6 +147,8 @@ def test_negative_prompt_is_empty_only_without_any_text(text: str, is_empty: boo
 
 
 def test_plan_with_too_much_text_at_its_steps_is_refused() -> None:
+    with pytest.raises(PromptError, match="65 prompts"):
+        plan_prompts("a AND " * 64 + "a", "", Pass(1), options())
     options_of_many = "[" + "|".join(map(str, range(300))) + "]"
     with pytest.raises(PromptError, match="options"):
         plan_prompts(options_of_many + "a" * 20_000, "", Pass(300), options())
