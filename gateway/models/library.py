@@ -7,8 +7,10 @@ from pathlib import Path
 
 from engine.catalog import CATALOG, EMBEDDED, EMBEDDED_PATH, HubFiles, ModelSpec
 from gateway.errors import ModelNotFound, ModelNotOnDisk, ModelNotServed, clip
+from gateway.jobs.sampling_files import StableDiffusionFiles
 from gateway.models.folders import folder_of, holds_weights, hub_snapshot, is_usable
 from gateway.models.loras import LoraLibrary
+from gateway.models.plain_files import PlainFiles
 from gateway.models.suggestions import instead_of
 from gateway.models.user_models import HubModel, LocalModel, hub_row, local_row
 
@@ -28,6 +30,8 @@ class Library:
     ) -> None:
         self._models_dir = models_dir.resolve()
         self.loras = loras or LoraLibrary([self._models_dir / "loras"])
+        self.files: StableDiffusionFiles = PlainFiles(self.find)
+        """Checkpoints, VAE files and textual inversions of Stable Diffusion."""
         self._specs = {spec.name: spec for spec in CATALOG}
         self._folders: dict[str, Path] = {EMBEDDED: EMBEDDED_PATH}
         for name, model in (local or {}).items():
