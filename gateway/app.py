@@ -85,7 +85,12 @@ def build_core(settings: Settings, kind: NodeKind = "gateway") -> Core:
         loras=_loras(settings),
         hub={name: HubModel(model.repo, model.like, model.revision) for name, model in settings.models.hub.items()},
         checkpoints=_checkpoints(settings),
-        vaes=VaeLibrary(_vae_folders(settings), _checkpoint_folders(settings)),
+        vaes=VaeLibrary(
+            _vae_folders(settings),
+            _checkpoint_folders(settings),
+            notes=settings.store.data_dir.resolve(),
+            hashes_all=settings.models.hash_checkpoints,
+        ),
         embeddings=EmbeddingLibrary(_embedding_folders(settings)),
     )
     files = _shared_files(settings)

@@ -5,6 +5,7 @@ Source: A1111 1.10.1 modules/textual_inversion/textual_inversion.py.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from engine.prompts.embeddings import EmbeddingHeader, NotAnEmbedding, read_embedding
 from engine.safetensors import UnsafeFile
+from gateway.disk import read_file
 from gateway.errors import clip
 from gateway.models.lora_repositories import is_name
 from gateway.models.scan import Found, walk
@@ -20,6 +22,8 @@ from gateway.models.scan import Found, walk
 log = logging.getLogger("gateway.models")
 
 SUFFIXES = (".safetensors", ".pt", ".bin")
+FILE_MOST_BYTES = 4 * 2**20
+"""75 vectors of both of SDXL's encoders in float32 are 600 KB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,7 @@ class EmbeddingFile:
     name: str
     found: Found
     header: EmbeddingHeader | None
+    sha256: str | None = None
     trouble: str | None = None
     """Why it cannot be used, as a sentence; `header` is None then."""
 
@@ -86,13 +91,20 @@ class EmbeddingLibrary:
 def _recognised(found: Found) -> EmbeddingFile:
     name = found.stem
     if not is_name(name):
-        return EmbeddingFile(name, found, None, "Its name is too long, or has characters that no name may have.")
+        return _unfit(found, "Its name is too long, or has characters that no name may have.")
     if found.leads_out:
-        return EmbeddingFile(name, found, None, "It is a link out of its folder; name the folder that it leads to.")
+        return _unfit(found, "It is a link out of its folder; name the folder that it leads to.")
     try:
-        return EmbeddingFile(name, found, read_embedding(found.path))
+        header = read_embedding(found.path)
+        if found.size_bytes > FILE_MOST_BYTES:
+            return _unfit(found, "It is larger than a textual inversion.")
+        return EmbeddingFile(name, found, header, hashlib.sha256(read_file(found.path, FILE_MOST_BYTES)).hexdigest())
     except (NotAnEmbedding, UnsafeFile) as error:
-        return EmbeddingFile(name, found, None, error.message)
+        return _unfit(found, error.message)
     except OSError:
         log.warning("the textual inversion %s could not be read", clip(name), exc_info=True)
-        return EmbeddingFile(name, found, None, "It cannot be read.")
+        return _unfit(found, "It cannot be read.")
+
+
+def _unfit(found: Found, trouble: str) -> EmbeddingFile:
+    return EmbeddingFile(found.stem, found, None, trouble=trouble)

@@ -11,10 +11,12 @@ from engine.catalog import CATALOG, EMBEDDED, EMBEDDED_PATH, HubFiles, ModelSpec
 from engine.catalog.spec import STABLE_DIFFUSION
 from engine.catalog.stable_diffusion import LAYOUT
 from gateway.errors import ModelNotFound, ModelNotOnDisk, ModelNotServed, clip
+from gateway.jobs.sampling_files import StableDiffusionFiles
 from gateway.models.checkpoint_rows import checkpoint_row
 from gateway.models.checkpoints import CheckpointLibrary
 from gateway.models.embedding_files import EmbeddingLibrary
 from gateway.models.folders import folder_of, holds_weights, hub_snapshot, is_usable
+from gateway.models.library_files import LibraryFiles
 from gateway.models.loras import LoraLibrary
 from gateway.models.suggestions import instead_of
 from gateway.models.user_models import HubModel, LocalModel, hub_row, local_row
@@ -57,6 +59,8 @@ class Library:
         self.checkpoints = checkpoints or CheckpointLibrary()
         self.vaes = vaes or VaeLibrary()
         self.embeddings = embeddings or EmbeddingLibrary()
+        self.files: StableDiffusionFiles = LibraryFiles(self)
+        """Checkpoints, VAE files and textual inversions, as requests name them."""
         self._fixed = {spec.name: spec for spec in CATALOG}
         self._folders: dict[str, Path] = {EMBEDDED: EMBEDDED_PATH}
         for name, model in (local or {}).items():

@@ -14,6 +14,7 @@ from pathlib import Path
 from engine.checkpoints.kinds import NotACheckpoint, Part
 from engine.checkpoints.vaes import recognise_vae
 from gateway.errors import clip
+from gateway.models.checkpoint_hashes import CheckpointHashes
 from gateway.models.checkpoints import VAE_SUFFIX
 from gateway.models.lora_repositories import is_name
 from gateway.models.scan import Found, walk
@@ -21,6 +22,7 @@ from gateway.models.scan import Found, walk
 log = logging.getLogger("gateway.models")
 
 SUFFIXES = (".safetensors", ".ckpt", ".pt")
+HASHES = "vae_hashes.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +41,23 @@ class VaeFile:
 
 
 class VaeLibrary:
-    """VAE files in `folders`, and those named `*.vae.safetensors` in `checkpoint_folders`; of equal names the first."""
+    """VAE files in `folders`, and those named `*.vae.safetensors` in `checkpoint_folders`; of equal names the first.
 
-    def __init__(self, folders: Iterable[Path] = (), checkpoint_folders: Iterable[Path] = ()) -> None:
+    `notes`: folder in which hashes are kept over restarts. `hashes_all`: whether they are computed, in the background.
+    """
+
+    def __init__(
+        self,
+        folders: Iterable[Path] = (),
+        checkpoint_folders: Iterable[Path] = (),
+        *,
+        notes: Path | None = None,
+        hashes_all: bool = False,
+    ) -> None:
         self._folders = tuple(dict.fromkeys(folder.absolute() for folder in folders))
         self._checkpoint_folders = tuple(dict.fromkeys(folder.absolute() for folder in checkpoint_folders))
+        self.hashes = CheckpointHashes(None if notes is None else notes / HASHES)
+        self._hashes_all = hashes_all
         self._lock = threading.Lock()
         self._read: dict[str, VaeFile] = {}
         self._by_name: Mapping[str, VaeFile] = {}
@@ -60,6 +74,8 @@ class VaeLibrary:
             for one in read.values():
                 by_name.setdefault(one.name, one)
             self._read, self._by_name = read, by_name
+            if self._hashes_all:
+                self.hashes.want(one.found for one in by_name.values() if one.trouble is None)
 
     def all(self) -> tuple[VaeFile, ...]:
         """Those that can be used, by name."""
