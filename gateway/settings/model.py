@@ -64,7 +64,9 @@ class ServerSettings(Section):
 
 
 class LocalModel(Section):
-    """A folder of weights, and the catalogue model with its architecture; null: detected from the folder."""
+    """A folder of weights, or a checkpoint of Stable Diffusion in one file, and the catalogue model with its
+    architecture; null: detected from the folder.
+    """
 
     path: FolderPath
     like: str | None = None

@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--host", help="address to listen on (default: 127.0.0.1)")
     add("--port", help="port to listen on (default: 7861)")
     add("--also-port", action="append", metavar="PORT", help="another port for the same server; repeatable")
-    add("--model", metavar="NAME|FOLDER", help="default model: a name, or a folder of weights")
+    add("--model", metavar="NAME|FOLDER", help="default model: a name, a folder of weights, or a checkpoint's file")
     add(
         "--base-model",
         metavar="NAME",
@@ -196,9 +196,10 @@ def _default_model(name_or_folder: str, like: str | None) -> dict[str, Any]:
     if not (name_or_folder.startswith((".", "/", "~", "\\")) or Path(name_or_folder).is_dir()):
         return {"default": name_or_folder}
     folder = Path(name_or_folder).expanduser().absolute()
-    if not folder.is_dir():
+    if not folder.exists():
         raise SettingsError(f"the model folder {clip(name_or_folder)} does not exist")
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-")[:64] or "local"
+    stem = folder.resolve().name.removesuffix(".safetensors")
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-")[:64] or "local"
     return {"default": name, "local": {name: {"path": str(folder), "like": like}}}
 
 
