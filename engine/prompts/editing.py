@@ -171,6 +171,11 @@ def parse_schedule(text: str, steps: int, *, hires_steps: int | None = None, old
     return PromptSchedule(last, tuple(sorted(ends)), root, steps_until)
 
 
+def fixed_schedule(text: str) -> PromptSchedule:
+    """Schedule of a text that is meant at every step, whatever brackets it has."""
+    return PromptSchedule(1, (1,), _Group([text]), {})
+
+
 def prompt_schedule(
     text: str, steps: int, *, hires_steps: int | None = None, old: bool = False
 ) -> list[tuple[int, str]]:

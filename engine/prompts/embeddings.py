@@ -66,6 +66,14 @@ class EmbeddingHeader:
         return self.widths == widths
 
 
+@dataclass(frozen=True, slots=True)
+class EmbeddingFile:
+    """A file and the textual inversion in it; a LoRA's file may hold several."""
+
+    path: Path
+    header: EmbeddingHeader
+
+
 def read_embedding(file: Path) -> EmbeddingHeader:
     """Header of a textual inversion's file.
 

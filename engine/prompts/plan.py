@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from engine.prompts.chunks import EMPTY_CHUNK, Chunk, ChunkOptions, split_chunks
 from engine.prompts.composition import split_composition
-from engine.prompts.editing import PromptSchedule, parse_schedule
+from engine.prompts.editing import PromptSchedule, fixed_schedule, parse_schedule
 from engine.prompts.errors import PromptError
 
 MOST_CHARACTERS = 2**20
@@ -83,8 +83,17 @@ def plan_prompts(prompt: str, negative_prompt: str, steps: Pass, options: ChunkO
     return PlannedPrompts(prompts, _plan(negative_prompt, 1.0, steps, options))
 
 
+def plan_text(text: str, options: ChunkOptions) -> PlannedPrompt:
+    """Plan a text that is meant at every step: without editing and AND. Raises: PromptError."""
+    return _planned(fixed_schedule(text), 1.0, options)
+
+
 def _plan(text: str, weight: float, steps: Pass, options: ChunkOptions) -> PlannedPrompt:
     schedule = parse_schedule(text, steps.steps, hires_steps=steps.hires_steps, old=steps.old_editing)
+    return _planned(schedule, weight, options)
+
+
+def _planned(schedule: PromptSchedule, weight: float, options: ChunkOptions) -> PlannedPrompt:
     texts: dict[str, int] = {}
     entries, characters = [], 0
     for _, found in schedule.texts():
