@@ -27,6 +27,10 @@ class PlainFiles:
                 return self._find(candidate)
         return None
 
+    def title(self, spec: ModelSpec) -> str:
+        """The name of the model."""
+        return spec.name
+
     def sha256(self, spec: ModelSpec) -> str | None:
         """None: no file is read."""
         return None
