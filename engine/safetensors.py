@@ -10,10 +10,11 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from engine.safetensors_header import Tensor, parse_header
 
-__all__ = ["Header", "Tensor", "UnsafeFile", "check_folder", "inspect"]
+__all__ = ["Header", "Tensor", "UnsafeFile", "check_folder", "inspect", "opened"]
 
 MAX_HEADER_BYTES = 100 * 2**20
 BITS = {
@@ -49,28 +50,37 @@ def inspect(file: Path, *, most_header_bytes: int = MAX_HEADER_BYTES) -> Header:
 
     Raises: UnsafeFile, OSError.
     """
-    with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as opened:  # a named pipe would block
-        found = os.fstat(opened.fileno())
+    with opened(file) as stream:
+        found = os.fstat(stream.fileno())
         if not stat.S_ISREG(found.st_mode):
             raise UnsafeFile(f"{file.name} is no file.")
         if found.st_mode & stat.S_IWOTH:
             raise UnsafeFile(f"{file.name} can be written by every user of this machine; take that right away.")
-        length = int.from_bytes(opened.read(8), "little")
+        length = int.from_bytes(stream.read(8), "little")
         if found.st_size < 8 or length > most_header_bytes:
             raise UnsafeFile(f"{file.name} is damaged: it does not begin as a safetensors file does.")
         if 8 + length > found.st_size:
             raise UnsafeFile(f"{file.name} is incomplete.")
-        header_bytes = opened.read(length)
+        header_bytes = stream.read(length)
     header = _parse(header_bytes, file.name)
     _check_offsets(header, found.st_size - 8 - length, file.name)
     return header
 
 
+def opened(file: Path) -> BinaryIO:
+    """The file, open for reading; a named pipe does not block. Raises: OSError."""
+    return open(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+
+
 def check_folder(folder: Path) -> None:
-    """Inspect every weights file in and below a model's folder; a folder that holds only pickles is refused.
+    """Inspect every weights file in and below a model's folder; a folder that holds only pickles is refused. A model in
+    one file is that file.
 
     Raises: UnsafeFile, OSError.
     """
+    if folder.is_file():
+        inspect(folder)
+        return
     parts: dict[Path, list[Path]] = {}
     for file in sorted(folder.rglob("*")):
         if file.suffix in (".safetensors", *PICKLES):

@@ -45,7 +45,8 @@ from mlx import nn
 from engine.catalog import EMBEDDED, EMBEDDED_PATH
 from engine.lora_layouts.keys import key_of, without_prefixes
 from engine.lora_layouts.rows import Row
-from engine.lora_layouts.sheets import FILE, Sheet
+from engine.lora_layouts.sheets import Sheet
+from engine.lora_layouts.tables import FILE
 from engine.pipelines.common.lora_layers import sheet_of
 
 

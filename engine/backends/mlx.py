@@ -18,7 +18,7 @@ from engine.drawing.base import BackendError, Decode, FinishedImage, Model, Watc
 from engine.mlx_build import memory_of
 from engine.pipelines.common.base import ImageTask, Pipeline, Upscaler
 from engine.pipelines.common.finite import NotFinite, nan_message
-from engine.pipelines.common.lora_stack import LoraFault
+from engine.pipelines.common.lora_stack import LoraFault, LoraUse
 from engine.pipelines.cpu import replace_slow_functions
 from engine.protocol import Generate, Memory, Upscale
 from engine.safetensors import UnsafeFile, check_folder
@@ -88,8 +88,8 @@ class MlxBackend:
         frame = canvas.frame_of(plan, spec.native_px, inputs, grey_edges=spec.grey_edges)
         if (untouched := frame.untouched) is not None:
             return lambda: canvas.to_finished_image(untouched, untouched.size)
-        loras = tuple((inputs[lora.name], lora.scale) for lora in plan.loras)
-        names = {file: lora.name for lora, (file, _) in zip(plan.loras, loras, strict=True)}
+        loras = tuple(LoraUse(inputs[lora.name], lora.scale, lora.text_encoder_scale) for lora in plan.loras)
+        names = {use.file: lora.name for lora, use in zip(plan.loras, loras, strict=True)}
         self._drop_stale_cache((plan.width_px, plan.height_px, plan.second_pass, len(plan.references)))
         mx.reset_peak_memory()
         try:

@@ -1,4 +1,5 @@
-"""Families of LoRAs that fit no model here, recognised by the names of their tensors. Pure string work.
+"""Families of LoRAs, recognised by the names of their tensors: those of Stable Diffusion, and those that fit no model
+here. Pure string work.
 
 Source: key names of kohya-ss sd-scripts and musubi-tuner, diffusers and ComfyUI for each family.
 """
@@ -31,12 +32,25 @@ _WAN = (
 )
 _LANGUAGE = tuple(f"_self_attn_{one}_proj." for one in "qkvo")
 _DOWN = ("_down_weight", "_lora_A_weight", "_lora_A_default_weight", "_hada_w1_b")
-_CROSS = {2048: "SDXL", 768: "Stable Diffusion 1.5", 1024: "Stable Diffusion 2"}
-"""Inputs of a U-Net's cross-attention keys and values, by family."""
+SD1, SD2, SDXL, REFINER = "Stable Diffusion 1.5", "Stable Diffusion 2", "SDXL", "the SDXL refiner"
+ANY_STABLE_DIFFUSION = "Stable Diffusion (1.5, 2 or XL)"
+NAMES_OF_STABLE_DIFFUSION: Mapping[str, frozenset[str]] = {
+    SD1: frozenset({"sd1"}),
+    SD2: frozenset({"sd2"}),
+    SDXL: frozenset({"sdxl"}),
+    REFINER: frozenset({"sdxl_refiner"}),
+    ANY_STABLE_DIFFUSION: frozenset({"sd1", "sd2", "sdxl", "sdxl_refiner"}),
+}
+"""Families of models by the names that `family_of` has for them."""
+_CROSS = {768: SD1, 1024: SD2, 2048: SDXL, 1280: REFINER}
+"""Families by the inputs of their cross-attention's keys and values."""
 
 
 def family_of(shapes: Mapping[str, Shape], layers: Iterable[str]) -> str | None:
-    """Family of a file by its `layers`, names of tensors without their parts; None where it is none of these."""
+    """Family of a file by its `layers`, names of tensors without their parts; None where it is none of these.
+
+    Those of Stable Diffusion are the keys of `NAMES_OF_STABLE_DIFFUSION`; all others fit no model here.
+    """
     names = [f"{layer.replace('.', '_')}." for layer in layers]
     if any(_is_unet(name) for name in names):
         return _unet(shapes, names)
@@ -67,7 +81,7 @@ def _unet(shapes: Mapping[str, Shape], names: list[str]) -> str:
         ):
             return _CROSS[shape[1]]
     deep = any("lora_te2_" in name or "_transformer_blocks_1_" in name for name in names)
-    return "SDXL" if deep else "Stable Diffusion (1.5, 2 or XL)"
+    return SDXL if deep else ANY_STABLE_DIFFUSION
 
 
 def _is_wan(name: str) -> bool:

@@ -2,7 +2,7 @@
 
 Source: kohya-ss sd-scripts and LyCORIS (`lora_down`, `hada_*`, `lokr_*`, `dora_scale`, `w_norm`), PEFT
 (`lora_A.NAME.weight`, `lora_magnitude_vector`), diffusers (`to_q_lora.down.weight`, `lora_linear_layer`), ComfyUI
-(`diff`, `diff_b`, `set_weight`).
+(`diff`, `diff_b`, `set_weight`), OneTrainer and A1111 (`bundle_emb`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _ADAPTED = {
     "lora_down": "down",
     "lora_up": "up",
     "lora_mid": "mid",
-    "lora_magnitude_vector": "dora_scale",
+    "lora_magnitude_vector": "magnitude",
     **{name: name for name in _LYCORIS},
 }
 """Parts that may be followed by the adapter's name, as PEFT writes it."""
@@ -31,6 +31,7 @@ _PLAIN = {
     "alpha": "alpha",
     "lora_alpha": "alpha",
     "dora_scale": "dora_scale",
+    "on_input": "on_input",
     "diff": "diff",
     "w_norm": "diff",
     "diff_b": "diff_b",
@@ -43,7 +44,7 @@ _METHODS = {
     **dict.fromkeys(("oft_diag", "oft_blocks", "oft_R", "oft_r", "oft_s"), "OFT"),
     **dict.fromkeys(("boft_R", "boft_s", "boft_blocks"), "BOFT"),
     **dict.fromkeys(("a1", "a2", "b1", "b2", "bm"), "GLoRA"),
-    **dict.fromkeys(("on_input", "ia3_l"), "IA3"),
+    "ia3_l": "IA3 in PEFT's form",
     **dict.fromkeys(("vera_lambda_b", "vera_lambda_d"), "VeRA"),
     **dict.fromkeys(("lora_E", "ranknum"), "AdaLoRA"),
     "hra_u": "HRA",
@@ -59,6 +60,7 @@ _PREFIXES = (
     "transformer.",
     "lycoris_",
     "lora_unet_",
+    "oft_unet_",
     "lora_transformer_",
     "model.",
     "unet.",
@@ -134,8 +136,14 @@ def _layer_of(path: list[str]) -> str:
 
 
 def is_of_text_encoder(name: str) -> bool:
-    """Whether a tensor belongs to a text encoder; LoRAs change no text encoder here."""
+    """Whether a tensor belongs to a text encoder."""
     return name.removeprefix("base_model.model.").startswith(_TEXT)
+
+
+def embedding_of(name: str) -> str | None:
+    """Name of the textual inversion embedding that a tensor belongs to; None for a tensor of none."""
+    first, *rest = name.split(".", 2)
+    return rest[0] if first == "bundle_emb" and len(rest) == 2 else None
 
 
 def names_of(layer: str) -> Iterator[tuple[str, int | None]]:

@@ -1,31 +1,25 @@
-"""Modules of each model that LoRAs can change, with their sizes, and the table that finds them by layer names.
-
-`sheets.json` is written from mflux's models and mappings by `python -m tools.lora_layouts`. The engine makes the same
-sheet from the model that it has loaded.
-"""
+"""Modules of a model that LoRAs can change, with their sizes, and the table that finds them by layer names."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from engine.lora_layouts.keys import names_of
-from engine.lora_layouts.rows import ROWS, Row
-
-FILE = Path(__file__).with_name("sheets.json")
+from engine.lora_layouts.rows import Row
 
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """Outputs and inputs of a linear layer, or width of a norm where `inputs` is None."""
+    """Outputs and inputs of a linear layer or a convolution, or width of a norm where `inputs` is None. `kernel` is the
+    side of a convolution's kernel.
+    """
 
     outputs: int
     inputs: int | None
     bias: bool = False
+    kernel: int = 1
 
 
 class Sheet:
@@ -67,20 +61,23 @@ class Sheet:
         return there[0] if there is not None and there[1] is not None and block in there[1] else None
 
     def pack(self) -> dict[str, list[Any]]:
-        """JSON form of the sheet: outputs, inputs, bias, and the number of blocks, or their list."""
+        """JSON form of the sheet: outputs, inputs, bias, the number of blocks, or their list, and the side of a kernel
+        that is not 1.
+        """
         found = {}
         for path, (module, blocks) in sorted(self._modules.items()):
             numbers = None if blocks is None else sorted(blocks)
             stored = len(numbers) if numbers and numbers == list(range(len(numbers))) else numbers
-            found[path] = [module.outputs, module.inputs, int(module.bias), stored]
+            kernel = [] if module.kernel == 1 else [module.kernel]
+            found[path] = [module.outputs, module.inputs, int(module.bias), stored, *kernel]
         return found
 
     @classmethod
     def unpack(cls, stored: Mapping[str, list[Any]]) -> Sheet:
         found = {}
-        for path, (outputs, inputs, bias, blocks) in stored.items():
+        for path, (outputs, inputs, bias, blocks, *kernel) in stored.items():
             numbers = None if blocks is None else frozenset(range(blocks) if isinstance(blocks, int) else blocks)
-            found[path] = (Module(outputs, inputs, bool(bias)), numbers)
+            found[path] = (Module(outputs, inputs, bool(bias), *kernel), numbers)
         return cls(found)
 
 
@@ -94,14 +91,18 @@ def block_pattern(path: str) -> tuple[str, int | None]:
 
 
 class Table:
-    """Rows of an architecture for one model. The model's own module names are layer names too."""
+    """Rows of an architecture for one model. The model's own module names are layer names too.
 
-    def __init__(self, rows: Mapping[str, Row], sheet: Sheet) -> None:
+    `has_text_encoders`: the model's text encoders are among its modules.
+    """
+
+    def __init__(self, rows: Mapping[str, Row], sheet: Sheet, *, has_text_encoders: bool = False) -> None:
         own = {
             pattern.replace(".", "_"): Row((pattern,)) for path in sheet for pattern in {path, block_pattern(path)[0]}
         }
         self._rows = {**own, **rows}
         self.sheet = sheet
+        self.has_text_encoders = has_text_encoders
 
     def __contains__(self, name: object) -> bool:
         return name in self._rows
@@ -122,36 +123,3 @@ class Table:
 
     def row_of(self, layer: str) -> Row | None:
         return self.find(names_of(layer))
-
-
-@dataclass(frozen=True, slots=True)
-class _SheetFile:
-    geometries: Mapping[str, int]
-    tables: tuple[Table, ...]
-    rows: Mapping[str, Mapping[str, Row]]
-
-
-@cache
-def _read_file() -> _SheetFile:
-    read = json.loads(FILE.read_text(encoding="utf-8"))
-    rows = {
-        architecture: {
-            **{layer: Row(tuple(modules), bool(swapped)) for layer, (modules, swapped) in spelled.items()},
-            **ROWS.get(architecture, {}),
-        }
-        for architecture, spelled in read["spellings"].items()
-    }
-    tables = tuple(Table(rows[one["architecture"]], Sheet.unpack(one["modules"])) for one in read["sheets"])
-    return _SheetFile(read["geometries"], tables, rows)
-
-
-@cache
-def sheets() -> Mapping[str, Table]:
-    """Tables by geometry; geometries with the same modules share one."""
-    stored = _read_file()
-    return {geometry: stored.tables[number] for geometry, number in stored.geometries.items()}
-
-
-def table_of(architecture: str, sheet: Sheet) -> Table:
-    """Table of a loaded model. Raises: KeyError for an architecture that takes no LoRAs."""
-    return Table(_read_file().rows[architecture], sheet)

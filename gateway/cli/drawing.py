@@ -56,11 +56,14 @@ def generate(
     format_ = FORMATS.get(output.suffix.lower())
     if format_ is None:
         raise typer.BadParameter("must end in .png, .jpg or .webp", param_hint="--output")
+    text = sys.stdin.read().strip() if prompt == "-" else prompt
+    if not text.strip():
+        raise typer.BadParameter("must not be empty", param_hint="prompt")
     files = Files(output, format_, count or 1)
     if wait and not force:
         files.check()
     fields = {
-        "prompt": sys.stdin.read().strip() if prompt == "-" else prompt,
+        "prompt": text,
         "model": model,
         "negative_prompt": negative_prompt,
         **_sized(size),

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from engine.catalog import CATALOG, ModelSpec
-from engine.lora_layouts import Table, family_of, named, read, sheets
+from engine.catalog.spec import STABLE_DIFFUSION
+from engine.lora_layouts import NAMES_OF_STABLE_DIFFUSION, Table, family_of, named, read, sheets
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +39,22 @@ class Fit:
     """Uses by geometry, for models with layers of these names."""
     family: str | None = None
     """The family that it is for, if no model of that is known here."""
+    stable_diffusion: str | None = None
+    """The family of Stable Diffusion that it is for, as `engine.lora_layouts.family_of` names it."""
 
     def of(self, spec: ModelSpec) -> bool | None:
-        """Whether it can be applied to a model; None for a model that takes no LoRAs."""
-        return spec.geometry in self.models if spec.geometry in sheets() else None
+        """Whether it can be applied to a model; None for a model that takes no LoRAs, and where only a try can tell: on
+        a Stable Diffusion model of other sizes than the published ones.
+        """
+        if spec.geometry in sheets():
+            return spec.geometry in self.models
+        if spec.family not in STABLE_DIFFUSION or (self.may_be_for(spec) and spec.family in self.uses):
+            return None
+        return False
+
+    def may_be_for(self, spec: ModelSpec) -> bool:
+        """Whether it is for the model's family of Stable Diffusion, as far as its layers tell."""
+        return self.stable_diffusion is None or spec.family in NAMES_OF_STABLE_DIFFUSION[self.stable_diffusion]
 
     def use_on(self, spec: ModelSpec) -> Use | None:
         """Its use on a model; None if it changes nothing there."""
@@ -52,12 +65,14 @@ def fit_of(shapes: Mapping[str, tuple[int, ...]]) -> Fit:
     """The models that tensors of these names and shapes fit."""
     names = named(shapes, _every_name())
     total, family = len(shapes), family_of(shapes, {key.layer for key, _ in names.values()})
-    if family is not None:
+    if family is not None and family not in NAMES_OF_STABLE_DIFFUSION:
         return Fit(None, frozenset(), True, total, family=family)
-    known = False
+    known = family is not None
     uses: dict[str, Use] = {}
     ranks: list[tuple[int, int | None]] = []
     for table, geometries in _by_table():
+        if family is not None and not NAMES_OF_STABLE_DIFFUSION[family] & set(geometries):
+            continue
         if not any(table.find(spelled) for _, spelled in names.values()):
             continue
         known = True
@@ -68,7 +83,7 @@ def fit_of(shapes: Mapping[str, tuple[int, ...]]) -> Fit:
     # A family that shares only part of the layer names is not the one it was made for.
     models = frozenset(geometry for geometry, use in uses.items() if use.unfit is None and use.used * 2 > most)
     rank = max(((used, rank) for used, rank in ranks if rank is not None), default=(0, None))[1]
-    return Fit(rank, models, known, total, uses)
+    return Fit(rank, models, known, total, uses, stable_diffusion=family)
 
 
 @cache

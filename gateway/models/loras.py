@@ -76,8 +76,9 @@ class LoraFile:
             return None if fits else _unfit(self.name, spec, f"is for {self.hub.like}")
         if self.trouble is not None or self.fit.of(spec) is not False:
             return self.trouble
-        use, others = self.fit.use_on(spec), [self.fit.family] if self.fit.family else names_of(self.fit.models)
-        if others:
+        use, family = self.fit.use_on(spec), self.fit.family or self.fit.stable_diffusion
+        others = names_of(self.fit.models) if family is None else [family]
+        if others and not (family is not None and use is not None and self.fit.may_be_for(spec)):
             return _unfit(self.name, spec, f"is for {' and '.join(others[:4])}")
         return _unfit(self.name, spec, "changes none of its layers" if use is None else use.unfit or "is for another")
 

@@ -365,7 +365,7 @@ def baked(
 def test_lora_file_changes_model_same_as_equal_weight_delta(
     layout: Layout, built: Callable[[str], Any], tmp_path: Path
 ) -> None:
-    from engine.pipelines.common.lora_stack import LoraStack
+    from engine.pipelines.common.lora_stack import LoraStack, LoraUse
 
     transformer, random = built(layout.family), np.random.default_rng(6)
     made, file = made_for(layout, transformer), tmp_path / "one.safetensors"
@@ -382,7 +382,7 @@ def test_lora_file_changes_model_same_as_equal_weight_delta(
     lora_stack = LoraStack(transformer, layout.family)
     try:
         for scale in wanted:
-            lora_stack.apply(((str(file), scale),))
+            lora_stack.apply((LoraUse(str(file), scale),))
             for path, (weight, bias) in wanted[scale].items():
                 got, right = through(layer_of(transformer, path), inputs[path]), inputs[path] @ weight.T + bias
                 assert np.abs(got - right).max() <= TOLERANCE * np.abs(right).max(), path

@@ -33,11 +33,14 @@ def pair(layer: str, inputs: int, outputs: int, down: str = "lora_down", up: str
 
 
 _XL = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_1_attn2_to_k"
-FAMILIES: dict[str, Shapes] = {
+STABLE_DIFFUSION: dict[str, Shapes] = {
     "SDXL": pair(_XL, 2048, 640),
     "Stable Diffusion 1.5": pair("lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k", 768, 320),
     "Stable Diffusion 2": pair("lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_v", 1024, 1280),
+    "the SDXL refiner": pair("lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_v", 1280, 1536),
     "Stable Diffusion (1.5, 2 or XL)": pair("lora_unet_up_blocks_1_resnets_0_conv1", 320, 320),
+}
+UNSUPPORTED: dict[str, Shapes] = {
     "Wan": pair("diffusion_model.blocks.0.self_attn.q", 5120, 5120, "lora_A", "lora_B"),
     "HunyuanVideo": {
         **pair("lora_unet_double_blocks_0_img_attn_qkv", 3072, 9216),
@@ -51,16 +54,17 @@ FAMILIES: dict[str, Shapes] = {
 }
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", {**STABLE_DIFFUSION, **UNSUPPORTED})
 @pytest.mark.parametrize("model", ["flux1-dev", "flux2-klein-4b", "qwen-image", "z-image-turbo", "flux2-tiny"])
-def test_lora_of_unsupported_family_is_identified_by_name(family: str, model: str) -> None:
-    fit = fit_of(FAMILIES[family])
-    assert (fit.family, fit.of(SPECS[model])) == (family, False)
+def test_lora_of_another_family_is_identified_by_name(family: str, model: str) -> None:
+    fit = fit_of({**STABLE_DIFFUSION, **UNSUPPORTED}[family])
+    assert (fit.stable_diffusion if family in STABLE_DIFFUSION else fit.family) == family
+    assert fit.of(SPECS[model]) is False
 
 
 REFUSED: dict[str, tuple[Shapes, str]] = {
-    "sdxl": (FAMILIES["SDXL"], "LoRA 'sdxl' does not fit flux2-tiny: it is for SDXL."),
-    "wan": (FAMILIES["Wan"], "LoRA 'wan' does not fit flux2-tiny: it is for Wan."),
+    "sdxl": (STABLE_DIFFUSION["SDXL"], "LoRA 'sdxl' does not fit flux2-tiny: it is for SDXL."),
+    "wan": (UNSUPPORTED["Wan"], "LoRA 'wan' does not fit flux2-tiny: it is for Wan."),
     "nothing": ({"x.lora_A.weight": (4, 4)}, "LoRA 'nothing' does not fit flux2-tiny: it changes none of its layers."),
     "oft": (
         {f"{SINGLE}.oft_blocks": (4, 8, 8)},
@@ -143,7 +147,8 @@ def test_lora_is_listed_in_infotext_and_loras_page(client: httpx.Client) -> None
     for name, total in (("whole", 2), ("partly", 7)):
         shown = client.get(f"/api/v1/loras/{name}").json()
         assert (shown["tensors"], shown["tensors_used"]) == (total, {"flux2-tiny": 2})
-    assert client.get("/api/v1/loras/sdxl").json()["trouble"] == "It is for SDXL."
+    assert client.get("/api/v1/loras/wan").json()["trouble"] == "It is for Wan."
+    assert client.get("/api/v1/loras/sdxl").json()["trouble"] is None
 
 
 def test_lora_eight_bit_numbers_are_refused(tmp_path_factory: pytest.TempPathFactory) -> None:

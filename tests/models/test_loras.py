@@ -10,7 +10,7 @@ import pytest
 
 from engine.catalog import CATALOG, EMBEDDED, EMBEDDED_PATH
 from engine.lora_layouts import sheets
-from engine.lora_layouts.sheets import FILE
+from engine.lora_layouts.tables import FILE
 from engine.protocol import Lora
 from engine.safetensors import inspect
 from gateway.models.lora_layers import fit_of, names_of
@@ -122,7 +122,7 @@ def test_lora_of_unknown_format_is_refused_with_its_family_if_known() -> None:
     assert fit_of(UNKNOWN).of(SPECS[EMBEDDED]) is False
     sd = fit_of({"lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight": (8, 320)})
     assert sd.of(SPECS["flux1-dev"]) is False
-    assert sd.family == "Stable Diffusion (1.5, 2 or XL)"
+    assert sd.stable_diffusion == "Stable Diffusion (1.5, 2 or XL)"
 
 
 def test_lora_shipped_fits_the_embedded_model() -> None:

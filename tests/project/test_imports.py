@@ -30,7 +30,7 @@ ENGINE_SEEN = {
     "adapters/": ("engine.protocol", "engine.catalog"),
     "gateway/": (
         *("engine.protocol", "engine.catalog", "engine.client", "engine.clock"),
-        *("engine.lora_layouts", "engine.child_notes", "engine.safetensors", "engine.mlx_build"),
+        *("engine.lora_layouts", "engine.child_notes", "engine.safetensors", "engine.mlx_build", "engine.prompts"),
     ),
 }
 """What of the engine the others may import: what travels and the catalogue; the gateway also its client and helpers."""

@@ -10,6 +10,7 @@ from PIL.Image import Image
 
 from engine.drawing.base import Watcher
 from engine.drawing.canvas import Frame
+from engine.pipelines.common.lora_stack import Loras
 from engine.protocol import Generate, Upscale
 
 
@@ -20,14 +21,12 @@ def key_of(seed: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class ImageTask:
-    """One image to generate: number `image` of the plan. `frame` holds its size and its input images, `loras` the LoRA
-    files with their scales.
-    """
+    """One image to generate: number `image` of the plan. `frame` holds its size and its input images."""
 
     plan: Generate
     image: int
     frame: Frame
-    loras: tuple[tuple[str, float], ...] = ()
+    loras: Loras = ()
 
     @property
     def seed(self) -> int:

@@ -1,18 +1,46 @@
-"""LoRAs of a loaded transformer, applied and removed without loading it again."""
+"""LoRAs of a loaded model, applied and removed without loading it again."""
 
 from __future__ import annotations
 
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import Any, NamedTuple, cast
 
 import mlx.core as mx
 from mflux.models.common.lora.mapping.lora_loader import LoRALoader
+from mlx import nn
 
-from engine.lora_layouts import Table, read, table_of
+from engine.lora_layouts import STANDARD, TEXT_ENCODER, Table, read, table_of
 from engine.pipelines.common.lora_deltas import Deltas, Tensors
-from engine.pipelines.common.lora_layers import sheet_of
+from engine.pipelines.common.lora_layers import modules_of
 
-Loras = tuple[tuple[str, float], ...]
-"""Absolute files with their scales, in the order in which they are applied."""
+
+class LoraUse(NamedTuple):
+    """A LoRA's absolute file and its scales, that of text encoders for models whose text encoders LoRAs can change."""
+
+    file: str
+    scale: float
+    text_encoder_scale: float | None = None
+    """None: `scale`."""
+
+    def scale_of(self, path: str) -> float:
+        """Scale for the module at a path."""
+        of_text = path.startswith(TEXT_ENCODER) and self.text_encoder_scale is not None
+        return cast(float, self.text_encoder_scale) if of_text else self.scale
+
+
+Loras = tuple[LoraUse, ...]
+"""LoRAs in the order in which they are applied."""
+
+
+class Networks(nn.Module):
+    """Networks of one model that LoRAs change together. `networks` has them by the names with which paths begin:
+    `unet`, `text_encoder`, `text_encoder_2`.
+    """
+
+    def __init__(self, networks: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        for name, network in networks.items():
+            setattr(self, name, network)
 
 
 class LoraFault(Exception):
@@ -24,9 +52,11 @@ class LoraFault(Exception):
 
 
 class LoraStack:
-    """LoRAs applied to a transformer. Its original weights are kept by reference and take no additional memory.
+    """LoRAs applied to a transformer, or to `Networks`. The original weights are kept by reference and take no
+    additional memory.
 
-    `architecture` selects the LoRA table; None for a model that takes no LoRAs.
+    `architecture` selects the LoRA table: a family of Stable Diffusion for `Networks`; None for a model that takes no
+    LoRAs.
     """
 
     def __init__(self, transformer: Any, architecture: str | None) -> None:
@@ -47,15 +77,21 @@ class LoraStack:
             return
         self._remove_all()
         try:
-            for file, scale in loras:
-                self._apply_file(file, scale)
+            for use in loras:
+                self._apply_file(use)
             mx.eval(self._transformer.parameters())
         except BaseException:
             self._remove_all()
             raise
         self._applied = loras
 
-    def _apply_file(self, file: str, scale: float) -> None:
+    @property
+    def text_encoder_loras(self) -> tuple[tuple[str, float], ...]:
+        """Files and scales that are applied to text encoders: prompts that were encoded with others are outdated."""
+        return tuple((use.file, use.scale_of(TEXT_ENCODER)) for use in self._applied)
+
+    def _apply_file(self, use: LoraUse) -> None:
+        file = use.file
         try:
             tensors, metadata = cast(tuple[Tensors, dict[str, str]], mx.load(file, return_metadata=True))
         except (OSError, ValueError, RuntimeError) as error:
@@ -64,8 +100,11 @@ class LoraStack:
         if reading.unfit is not None:
             raise LoraFault(file, reading.unfit)
         try:
-            deltas = Deltas(tensors, metadata)
+            deltas = Deltas(tensors, metadata, column_lengths=self._architecture in STANDARD)
             for change in reading.changes:
+                scale = use.scale_of(change.modules[0])
+                if scale == 0:
+                    continue
                 layers = [LoRALoader._get_target_module(self._transformer, path) for path in change.modules]
                 for path, layer, added in zip(change.modules, layers, deltas.adapt(change, layers, scale), strict=True):
                     if added is not layer:
@@ -80,7 +119,7 @@ class LoraStack:
         if self._architecture is None:
             raise LoraFault(file, "is put on a model that takes none")
         if self._table is None:
-            self._table = table_of(self._architecture, sheet_of(self._transformer))
+            self._table = table_of(self._architecture, modules_of(self._transformer))
         return self._table
 
     def _remove_all(self) -> None:
