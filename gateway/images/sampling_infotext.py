@@ -223,6 +223,23 @@ def read(pairs: Mapping[str, str]) -> SamplingRead:
     )
 
 
+def request_in(pairs: Mapping[str, str]) -> SamplingRequest | None:
+    """The sampling of an infotext without what is the default anyway; None for other models than Stable Diffusion.
+
+    Infotexts of FLUX by Forge have a distilled guidance, and those of this gateway no `RNG`.
+    """
+    if "Sampler" not in pairs or "Distilled CFG Scale" in pairs or (is_ours(pairs) and "RNG" not in pairs):
+        return None
+    found = read(pairs).sampling
+    defaults = {**Sampling().model_dump(), "s_tmax": 0, "sigma_min": 0, "sigma_max": 0, "rho": 0}
+    defaults |= {"seed_resize_width": 0, "seed_resize_height": 0}
+    named = ("sampler", "schedule", "random_source", "vae")
+    values: dict[str, Any] = found.said()
+    if match(pairs["Sampler"]).sampler is None:
+        values.pop("sampler")
+    return SamplingRequest(**{name: one for name, one in values.items() if name in named or one != defaults.get(name)})
+
+
 def _of_version(pairs: Mapping[str, str], sampler: str | None, invalid: dict[str, str]) -> dict[str, bool]:
     """Values that an old version of A1111 had without writing them; `invalid` gets those that cannot be had here."""
     version = version_of(pairs.get("Version", ""))
