@@ -58,8 +58,8 @@ class DownloadShown(TypedDict):
 
 
 class ModelShown(TypedDict):
-    """One model. `hash` is the first ten digits of `sha256`, that of its transformer's weights; null where these are
-    not here, are in several files, or are too large to be read for it."""
+    """One model. `hash` is the first ten digits of `sha256`, that of its transformer's weights or of a checkpoint's
+    file; null where these are not here, are in several files, are too large to be read for it, or were not read yet."""
 
     title: str
     model_name: str

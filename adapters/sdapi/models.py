@@ -69,14 +69,17 @@ async def unload_checkpoint(request: Request) -> Response:
     return JSONResponse({})
 
 
-async def refresh(_: Request) -> Response:
-    """Nothing to do: every list reads the disk anew."""
+async def refresh(request: Request) -> Response:
+    """Finds new files; lists of models find them by themselves."""
+    await asyncio.to_thread(core_of(request).library.refresh)
     return JSONResponse(None)
 
 
 async def sd_models(request: Request) -> Response:
     """What can be drawn with now."""
-    return JSONResponse(await asyncio.to_thread(checkpoint_rows, core_of(request).library, checkpoint_of(request)))
+    library, current = core_of(request).library, checkpoint_of(request)
+    await asyncio.to_thread(library.refresh)
+    return JSONResponse(await asyncio.to_thread(checkpoint_rows, library, current))
 
 
 async def sd_vae(request: Request) -> Response:

@@ -95,6 +95,10 @@ def resolve_sampling(
 
     sampler, named = _sampler_and_schedule(asked, spec, refuse)
     schedule = plain_schedule(sampler, named)
+    vae = _vae(asked.vae, files, refuse)
+    if vae is None and spec.needs_vae:
+        message = f"{spec.name} has no VAE of its own: name a VAE file of the library (sd_vae)."
+        raise InvalidRequest(message, param="sampling.vae")
     read = _read_by(sampler, asked, adjust)
     zero_terminal_snr = spec.zero_terminal_snr or bool(asked.zero_terminal_snr)
     if zero_terminal_snr and spec.prediction == "epsilon":
@@ -130,7 +134,7 @@ def resolve_sampling(
         emphasis=_emphasis(asked.emphasis, refuse),
         zero_terminal_snr=zero_terminal_snr,
         seed_resize_px=_seed_resize(asked, needs.size_px),
-        vae=_vae(asked.vae, files, refuse),
+        vae=vae,
         embeddings=embeddings_in(needs.prompts, files.embeddings),
         refiner=_refiner(asked, spec, files, refuse),
     )
