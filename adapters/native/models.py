@@ -28,6 +28,8 @@ from adapters.shared.context import core_of, is_attached, owner_of
 from engine.catalog import ModelSpec
 from gateway.context import Core
 from gateway.jobs.origin import Origin
+from gateway.jobs.resolve_sampling import is_sampled
+from gateway.jobs.samplers import SAMPLERS, SCHEDULES
 from gateway.models.folders import record_of
 from gateway.models.weights import sha256_of
 
@@ -115,6 +117,8 @@ def to_capabilities(core: Core, spec: ModelSpec) -> Capabilities:
         "lora": spec.lora,
         "control": spec.control,
         "draws": list(spec.draws),
+        "samplers": [sampler.name for sampler in SAMPLERS] if is_sampled(spec) else [],
+        "schedules": [schedule.label for schedule in SCHEDULES] if is_sampled(spec) else [],
     }
 
 

@@ -66,6 +66,9 @@ class StableDiffusionFiles(Protocol):
     def checkpoint(self, title: str) -> ModelSpec | None:
         """The model of a name, a title of A1111 (`x.safetensors [0123456789]`) or a hash of 8, 10 or 64 hex digits."""
 
+    def title(self, spec: ModelSpec) -> str:
+        """A1111's title of a checkpoint: its file name, and the hash in brackets where that is known."""
+
     def sha256(self, spec: ModelSpec) -> str | None:
         """The sha256 of a checkpoint file in hex; None where it is not known yet, or the model is a folder."""
 

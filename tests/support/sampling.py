@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 from engine.catalog import ModelSpec
 from engine.protocol import Emphasis, Generate, SamplerName, ScheduleName
+from gateway.errors import ModelNotFound
 from gateway.jobs.adjustments import Adjustment, Leniency
 from gateway.jobs.resolve import GenerationRequest, Limits, Resolution, resolve
 from gateway.jobs.sampling_files import Embeddings, FileHashes, ListedEmbedding, SamplingFiles
@@ -61,6 +62,10 @@ class Shelf:
             None,
         )
 
+    def title(self, spec: ModelSpec) -> str:
+        sha256 = self.sha256s.get(spec.name)
+        return f"{spec.name}.safetensors" + (f" [{sha256[:10]}]" if sha256 else "")
+
     def sha256(self, spec: ModelSpec) -> str | None:
         return self.sha256s.get(spec.name)
 
@@ -84,6 +89,25 @@ class Shelf:
             vae=None if sampling.vae is None else "00ff00ff00",
             embeddings=dict.fromkeys(sampling.embeddings, "123456789abc"),
         )
+
+
+@dataclass(frozen=True)
+class Models:
+    """A library of models by name; `here` are those on disk."""
+
+    specs: Sequence[ModelSpec]
+    here: Sequence[ModelSpec]
+    aliases: dict[str, str] = field(default_factory=dict)
+    files: Shelf = Shelf()
+
+    def find(self, name: str) -> ModelSpec:
+        found = next((spec for spec in self.specs if spec.name == self.aliases.get(name, name)), None)
+        if found is None:
+            raise ModelNotFound
+        return found
+
+    def draws(self, spec: ModelSpec) -> bool:
+        return spec in self.here
 
 
 def resolved(
