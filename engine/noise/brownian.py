@@ -61,7 +61,7 @@ class BrownianNoise:
         if not 0.0 < sigma_min <= sigma_max < math.inf:
             raise ValueError("sigma_min and sigma_max must be positive, and sigma_min at most sigma_max")
         self._seed, self._shape = seed, shape
-        self._source: RandomSource = source
+        self._generator = create_generator(source, seed)
         self._root = _Node(round(sigma_min, DIGITS), round(sigma_max, DIGITS))
         word = np.random.SeedSequence(seed, pool_size=POOL_WORDS).generate_state(3)[0]
         self._whole = self._draw(int(word)) * np.float32(math.sqrt(sigma_max - sigma_min))
@@ -110,7 +110,8 @@ class BrownianNoise:
         return self._kept[node]
 
     def _draw(self, seed: int) -> NDArray[np.float32]:
-        return draw(create_generator(self._source, seed), self._shape)
+        self._generator.restart(seed)
+        return draw(self._generator, self._shape)
 
 
 def _parts(node: _Node, low: float, high: float) -> Iterator[_Node]:

@@ -50,9 +50,8 @@ class LibraryFiles:
 
     def title(self, spec: ModelSpec) -> str:
         """A1111's title of a checkpoint; of another model its name."""
-        checkpoints = self._library.checkpoints
-        one = checkpoints.get(spec.name)
-        return spec.name if one is None else checkpoints.title(one)
+        one = self._checkpoints.get(spec.name)
+        return spec.name if one is None else self._checkpoints.title(one)
 
     def sha256(self, spec: ModelSpec) -> str | None:
         """The SHA-256 of a checkpoint's file; None where it is not known yet, or the model is a folder."""
