@@ -12,20 +12,21 @@ COMPLETION = "_MFLUX_GATEWAY_COMPLETE"
 
 
 def main() -> None:
-    """Run the command that the first word names, else serve."""
+    """Run the command that the first word names; without a word, serve."""
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # it would read the metadata of every package for them
 
-    from gateway.cli import COMMANDS
-
     words = sys.argv[1:]
-    if words[:1] == ["serve"]:
+    first = words[0] if words else ""
+    if first == "serve":
         serve(words[1:])
-    elif words[:1] == ["worker"]:
+    elif first == "worker":
         work(words[1:])
-    elif COMPLETION in os.environ or (words and (words[0] in COMMANDS or words[0].endswith("-completion"))):
+    elif first == "version":
+        serve(["--version"])
+    elif COMPLETION in os.environ or first.endswith("-completion") or (first and not first.startswith("-")):
         from gateway.cli.app import main as command
 
-        command(words, {"serve": serve, "worker": work})
+        command(["--help"] if first == "help" else words, {"serve": serve, "worker": work})
     else:
         serve(words)
 

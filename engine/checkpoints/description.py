@@ -13,7 +13,14 @@ from typing import Generic, TypeVar
 from engine.catalog.spec import Family
 from engine.checkpoints.architecture import ClipArchitecture, UNetArchitecture, VaeArchitecture
 from engine.checkpoints.folders import read_config, recognise_folder, weights_in
-from engine.checkpoints.kinds import HEADER_MOST_BYTES, READABLE, Checkpoint, NotACheckpoint, recognise_file
+from engine.checkpoints.kinds import (
+    HEADER_MOST_BYTES,
+    READABLE,
+    Checkpoint,
+    NotACheckpoint,
+    read_tensor,
+    recognise_tensors,
+)
 from engine.checkpoints.refusals import UNET
 from engine.checkpoints.sizes import Config, Shapes, clip_architecture, unet_architecture, vae_architecture
 from engine.checkpoints.sources import Source, Sources
@@ -78,11 +85,7 @@ def describe(path: Path, *, vae: Path | None = None) -> Description:
 
 def describe_vae(file: Path) -> Network[VaeArchitecture]:
     """Describe the VAE in a file, be it a file of its own or part of a checkpoint. Raises: NotACheckpoint, OSError."""
-    tensors = _inspected(file).tensors
-    sources = vae_sources(tensors)
-    if not sources:
-        raise NotACheckpoint("It holds no VAE.")
-    return Network(vae_architecture(_shapes(sources, tensors)), sources, (file,))
+    return _vae_in(file, _inspected(file).tensors)
 
 
 def text_encoder_names(family: Family) -> tuple[str, ...]:
@@ -97,8 +100,9 @@ def text_encoder_names(family: Family) -> tuple[str, ...]:
 
 
 def _of_file(file: Path, vae: Path | None) -> Description:
-    checkpoint = recognise_file(file)
-    tensors = _inspected(file).tensors
+    header = _inspected(file)
+    tensors = header.tensors
+    checkpoint = recognise_tensors(tensors, header.metadata, lambda name: read_tensor(file, tensors[name]))
     unet = unet_sources(tensors, UNET)
     return Description(
         checkpoint,
@@ -112,7 +116,14 @@ def _of_file(file: Path, vae: Path | None) -> Description:
 def _vae_of_file(file: Path, tensors: Mapping[str, Tensor]) -> Network[VaeArchitecture]:
     if not any(name.startswith(VAE_PREFIX) for name in tensors):
         raise NotACheckpoint("It has no VAE; choose a VAE file by sd_vae.")
-    return describe_vae(file)
+    return _vae_in(file, tensors)
+
+
+def _vae_in(file: Path, tensors: Mapping[str, Tensor]) -> Network[VaeArchitecture]:
+    sources = vae_sources(tensors)
+    if not sources:
+        raise NotACheckpoint("It holds no VAE.")
+    return Network(vae_architecture(_shapes(sources, tensors)), sources, (file,))
 
 
 def _text_encoders(file: Path, tensors: Mapping[str, Tensor], family: Family) -> dict[str, Network[ClipArchitecture]]:

@@ -31,7 +31,7 @@ def vae_sources(names: Collection[str]) -> dict[str, Source]:
     prefix = PREFIX if has_prefix else ""
     bare = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
     bare = [name for name in bare if _PARAMETER.fullmatch(name)]
-    if any("_blocks." in name for name in bare):
+    if any("_blocks." in name or ".mid_block." in name for name in bare):
         return {_renewed(name): Source(prefix + name) for name in bare}
     levels = 1 + max((int(found[3]) for name in bare if (found := _BLOCK.fullmatch(name)) is not None), default=0)
     return {_ours(name, levels): Source(prefix + name) for name in bare}

@@ -39,15 +39,17 @@ def _hashed(file: Path, _changed_ns: int, _size: int) -> str:
 
 
 def weights_bytes(source: Path) -> int:
-    """Bytes of a model's weights on disk."""
+    """Bytes of a model's weights on disk: of those in its folder, or of its only file."""
     listing = listing_of(source)
+    if listing is None and source.is_file():
+        return source.stat().st_size
     files = {} if listing is None else listing.files
     return sum(stamp.size for name, stamp in files.items() if name.endswith(".safetensors"))
 
 
 def stored_bits(source: Path) -> int | None:
-    """Bits to which a model saved by mflux is quantised; None for one that is not."""
-    names = transformer_weights(source)
+    """Bits to which a model that mflux or the engine saved is quantised; None for one that is not."""
+    names = transformer_weights(source) or transformer_weights(source, "unet")
     return _stored_bits(source / names[0], (source / names[0]).stat().st_mtime_ns) if names else None
 
 

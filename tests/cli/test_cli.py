@@ -23,8 +23,9 @@ from PIL import Image
 
 from api_main import serve
 from engine.catalog import CATALOG
+from gateway import __version__
 from gateway.cli import options
-from gateway.cli.app import app, main
+from gateway.cli.app import main
 from gateway.cli.words import clipped, seconds
 from tests.support.live import ROOT, Live, free_port, live
 from tests.support.toy_hub import ToyHub, hub_with
@@ -370,12 +371,22 @@ def test_cli_shell_completion_lists_the_commands(tmp_path: Path) -> None:
     assert typed_in_a_shell(folder=tmp_path, **asked).communicate(timeout=60)[0].split() == ["generate"]
 
 
-def test_every_command_is_known_to_the_entry_point() -> None:
-    from gateway.cli import COMMANDS
-
-    groups = {group.name for group in app.registered_groups}
-    commands = {info.name or getattr(info.callback, "__name__", "") for info in app.registered_commands}
-    assert groups | commands == COMMANDS | {"serve"}
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("help",), 0, "Commands:"),
+        (("generate", "-h"), 0, "Usage: mflux-gateway generate"),
+        (("version",), 0, f"mflux-gateway {__version__}"),
+        (("jbos",), 2, "No such command 'jbos'. Did you mean 'jobs'?"),
+        (("generate", " "), 2, "must not be empty"),
+    ],
+)
+def test_entry_point_helps_with_a_word_that_is_no_job(
+    words: tuple[str, ...], code: int, said: str, tmp_path: Path
+) -> None:
+    process = typed_in_a_shell(*words, folder=tmp_path)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, said in out + err) == (code, True), out + err
 
 
 def test_cli_formats_durations_and_clipped_texts() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mlx.core as mx
 from mlx import nn
 
+from engine.pipelines.stable_diffusion.networks.attend import attend
 from engine.pipelines.stable_diffusion.networks.resnet import group_norm
 
 NORM_EPSILON = 1e-6
@@ -25,8 +26,7 @@ class Attention(nn.Module):
     def __call__(self, x: mx.array, context: mx.array) -> mx.array:
         """`x` (B, n, channels) and `context` (B, m, context channels): (B, n, channels)."""
         q, k, v = (self._split(y) for y in (self.to_q(x), self.to_k(context), self.to_v(context)))
-        y = mx.fast.scaled_dot_product_attention(q, k, v, scale=q.shape[-1] ** -0.5)
-        return self.to_out[0](y.transpose(0, 2, 1, 3).reshape(x.shape))
+        return self.to_out[0](attend(q, k, v).transpose(0, 2, 1, 3).reshape(x.shape))
 
     def _split(self, x: mx.array) -> mx.array:
         """(B, n, channels) as (B, heads, n, channels of a head)."""

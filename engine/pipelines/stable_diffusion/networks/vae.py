@@ -11,6 +11,7 @@ import mlx.core as mx
 from mlx import nn
 
 from engine.checkpoints.architecture import VaeArchitecture
+from engine.pipelines.stable_diffusion.networks.attend import attend
 from engine.pipelines.stable_diffusion.networks.resnet import Downsampler, Resnet, Upsampler, group_norm
 
 EPSILON = 1e-6
@@ -132,6 +133,5 @@ class Attention(nn.Module):
     def __call__(self, x: mx.array) -> mx.array:
         batch, height, width, channels = x.shape
         y = self.group_norm(x).reshape(batch, 1, height * width, channels)
-        q, k, v = self.to_q(y), self.to_k(y), self.to_v(y)
-        y = mx.fast.scaled_dot_product_attention(q, k, v, scale=channels**-0.5)
+        y = attend(self.to_q(y), self.to_k(y), self.to_v(y))
         return x + self.to_out[0](y).reshape(x.shape)
