@@ -67,6 +67,7 @@ class LoraStack:
         self._layers: dict[str, Any] = {}
         """Original layers that are replaced at present."""
         self._applied: Loras = ()
+        self._of_text_encoders: dict[tuple[str, float], None] = {}
 
     def apply(self, loras: Loras) -> None:
         """Apply exactly these LoRAs; an empty tuple removes all.
@@ -88,8 +89,8 @@ class LoraStack:
 
     @property
     def text_encoder_loras(self) -> tuple[tuple[str, float], ...]:
-        """Files and scales that are applied to text encoders: prompts that were encoded with others are outdated."""
-        return tuple((use.file, use.scale_of(TEXT_ENCODER)) for use in self._applied)
+        """Files and scales that change text encoders: prompts that were encoded with others are outdated."""
+        return tuple(self._of_text_encoders)
 
     def _apply_file(self, use: LoraUse) -> None:
         file = use.file
@@ -106,6 +107,8 @@ class LoraStack:
                 scale = use.scale_of(change.modules[0])
                 if scale == 0:
                     continue
+                if change.modules[0].startswith(TEXT_ENCODER):
+                    self._of_text_encoders[file, scale] = None
                 layers = [LoRALoader._get_target_module(self._transformer, path) for path in change.modules]
                 for path, layer, added in zip(change.modules, layers, deltas.adapt(change, layers, scale), strict=True):
                     if added is not layer:
@@ -130,6 +133,7 @@ class LoraStack:
 
     def _remove_all(self) -> None:
         self._applied = ()
+        self._of_text_encoders.clear()
         for path, layer in self._layers.items():
             LoRALoader._replace_target_module(self._transformer, path, layer)
         self._layers.clear()

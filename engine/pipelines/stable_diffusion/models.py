@@ -30,6 +30,8 @@ class Model:
         self._levels: dict[tuple[bool, bool], NoiseLevels] = {}
         changeable = {name: network for name, network in parts.networks.items() if name != "vae"}
         self._lora_stack = LoraStack(Networks(changeable), parts.family)
+        self._encoded_with: tuple[tuple[str, float], ...] = ()
+        """LoRAs of the text encoders with which the conditioner's prompts were encoded."""
         self._embedding_paths: dict[str, str] = {}
         self._conditioner = self._new_conditioner({})
 
@@ -55,7 +57,6 @@ class Model:
 
     def use(self, loras: Loras, embeddings: Mapping[str, str]) -> None:
         """Use exactly these LoRAs, and these files of textual inversions by name. Raises: LoraFault."""
-        before = self._lora_stack.text_encoder_loras
         self._lora_stack.apply(loras)
         if dict(embeddings) != self._embedding_paths:
             self._embedding_paths = dict(embeddings)
@@ -63,8 +64,9 @@ class Model:
             self._conditioner = self._new_conditioner(
                 {name: EmbeddingFile(path, read_embedding(path)) for name, path in files.items()}
             )
-        elif before != self._lora_stack.text_encoder_loras:
+        elif self._encoded_with != self._lora_stack.text_encoder_loras:
             self._conditioner.forget()
+        self._encoded_with = self._lora_stack.text_encoder_loras
 
     def prompts(
         self, prompt: str, negative_prompt: str, steps: Pass, sampling: Sampling, size_px: tuple[int, int]
