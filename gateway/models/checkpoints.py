@@ -85,6 +85,8 @@ class CheckpointLibrary:
         self._hashes = CheckpointHashes(None if notes is None else notes / HASHES)
         self._hashes_all = hashes_all
         self._lock = threading.Lock()
+        self._last: tuple[Found, ...] | None = None
+        """What the last walk found."""
         self._known = _Known({})
 
     @property
@@ -95,16 +97,23 @@ class CheckpointLibrary:
     def hashes(self) -> CheckpointHashes:
         return self._hashes
 
-    def refresh(self, taken: Collection[str] = ()) -> None:
-        """Find what is in the folders now; headers of new files are read. `taken` are names of other models. Blocks."""
+    def refresh(self, taken: Collection[str] = ()) -> bool:
+        """Find what is in the folders now; headers of new files are read. `taken` are names of other models.
+
+        Returns whether anything has changed. Blocks.
+        """
         if not self._folders:
-            return
+            return False
         with self._lock:
-            read = [self._read(found) for found in self._found()]
+            found = tuple(self._found())
+            if found == self._last:
+                return False
+            read = [self._read(one) for one in found]
             self._kinds.store()
-            self._known = _named(read, frozenset(taken))
+            self._last, self._known = found, _named(read, frozenset(taken))
             if self._hashes_all:
                 self._hashes.want(one.found for one in self._known.by_name.values())
+            return True
 
     def all(self) -> tuple[CheckpointFile, ...]:
         """Those that can be used, by name."""
