@@ -242,7 +242,8 @@ class EngineLane(LaneRunner):
             return await self._end(lease, command)
         if self._unsaved is not None and _weights(self._unsaved) != _weights(command):
             await self._save_copy()
-        filing = Filing(self._record, self._output, self._spool, lease, part_count(job.plan))
+        count, hashes_of = part_count(job.plan), self._library.files.hashes
+        filing = Filing(self._record, self._output, self._spool, lease, count, hashes_of)
         try:
             is_stopped = job.id in self._cancels or self._is_lost(lease)
             outcome = Cancelled() if is_stopped else await self._draw(lease, command, filing)
