@@ -33,7 +33,8 @@ class Parts:
     unet: UNet
     text_encoders: tuple[ClipText, ...]
     """In the order of their outputs in the UNet's context."""
-    vae: Vae
+    own_vae: Vae | None
+    """None: the checkpoint has none."""
     prediction: Prediction
     zero_terminal_snr: bool
     scale_factor: float
@@ -45,12 +46,21 @@ class Parts:
     def networks(self) -> dict[str, nn.Module]:
         """The networks by their names in diffusers: `unet`, `text_encoder`, `text_encoder_2`, `vae`."""
         encoders = zip(text_encoder_names(self.family), self.text_encoders, strict=True)
-        return {"unet": self.unet, **dict(encoders), "vae": self.vae}
+        vae = {"vae": self.own_vae} if self.own_vae is not None else {}
+        return {"unet": self.unet, **dict(encoders), **vae}
+
+    @property
+    def vae(self) -> Vae:
+        """Raises: NotACheckpoint where there is none."""
+        if self.own_vae is None:
+            raise NotACheckpoint("It has no VAE; choose a VAE file by sd_vae.")
+        return self.own_vae
 
     @property
     def architecture(self) -> Architecture:
         encoders = tuple(encoder.architecture for encoder in self.text_encoders)
-        return Architecture(self.unet.architecture, encoders, self.vae.architecture)
+        vae = None if self.own_vae is None else self.own_vae.architecture
+        return Architecture(self.unet.architecture, encoders, vae)
 
     def save(self, folder: Path) -> None:
         """Write a diffusers folder that `load_parts` reads again: as whole or as quantised as the networks are now.
@@ -71,8 +81,9 @@ def load_parts(path: Path, *, quantize: int | None = None, vae: Path | None = No
     """Load a checkpoint: one `.safetensors` file, or a diffusers folder.
 
     `quantize`: bits to which the linear layers of UNet and text encoders are quantised, those whose inputs divide into
-    groups; weights that are stored quantised stay as they are. `vae`: a file with another VAE. The VAE is float32; all
-    else is float16 on a GPU, and float32 on a CPU. The peak of memory is that of the parts and of one layer.
+    groups; weights that are stored quantised stay as they are. `vae`: a file with another VAE; a checkpoint without one
+    loads without, too. The VAE is float32; all else is float16 on a GPU, and float32 on a CPU. The peak of memory is
+    that of the parts and of one layer.
 
     Raises: NotACheckpoint, OSError.
     """
@@ -87,7 +98,7 @@ def load_parts(path: Path, *, quantize: int | None = None, vae: Path | None = No
         family=description.checkpoint.family,
         unet=unet,
         text_encoders=encoders,
-        vae=_loaded_vae(description.vae),
+        own_vae=None if description.vae is None else _loaded_vae(description.vae),
         prediction=description.checkpoint.prediction,
         zero_terminal_snr=description.checkpoint.zero_terminal_snr,
         scale_factor=description.scale_factor,
