@@ -221,7 +221,7 @@ class Worker:
         except (BackendError, MemoryError):
             raise
         except Exception as error:
-            code: FailureCode = "model_load_failed" if os.path.isdir(model.path) else "model_missing"
+            code: FailureCode = "model_load_failed" if os.path.exists(model.path) else "model_missing"
             what = "could not be loaded" if code == "model_load_failed" else "is not on this machine"
             raise BackendError(code, f"The model {what}.") from error
         seconds = time.monotonic() - began

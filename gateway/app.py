@@ -34,10 +34,14 @@ from gateway.http.paths import canonical_path, nearest
 from gateway.images.codec import ImageDecoder
 from gateway.images.output import OutputFolder, image_folder
 from gateway.jobs.plans import NAME_OF_LANE, Lane
+from gateway.models.a1111 import A1111Folders, folders_in
+from gateway.models.checkpoints import CheckpointLibrary
+from gateway.models.embedding_files import EmbeddingLibrary
 from gateway.models.library import Library
 from gateway.models.lora_repositories import HubCollection, HubLora
 from gateway.models.loras import LoraLibrary
 from gateway.models.user_models import HubModel, LocalModel
+from gateway.models.vae_files import VaeLibrary
 from gateway.ocr.client import OcrOptions
 from gateway.ocr.packages import installed_at
 from gateway.residency import ResidencyOptions
@@ -80,6 +84,14 @@ def build_core(settings: Settings, kind: NodeKind = "gateway") -> Core:
         local={name: LocalModel(model.path, model.like) for name, model in settings.models.local.items()},
         loras=_loras(settings),
         hub={name: HubModel(model.repo, model.like, model.revision) for name, model in settings.models.hub.items()},
+        checkpoints=_checkpoints(settings),
+        vaes=VaeLibrary(
+            _vae_folders(settings),
+            _checkpoint_folders(settings),
+            notes=settings.store.data_dir.resolve(),
+            hashes_all=settings.models.hash_checkpoints,
+        ),
+        embeddings=EmbeddingLibrary(_embedding_folders(settings)),
     )
     files = _shared_files(settings)
     inputs = None if files is None else files.inputs
@@ -230,9 +242,44 @@ def _revealed(secret: SecretStr | None) -> str | None:
     return None if secret is None else secret.get_secret_value()
 
 
+def _a1111(settings: Settings) -> A1111Folders | None:
+    root = settings.models.a1111_dir
+    return None if root is None else folders_in(root)
+
+
+def _checkpoint_folders(settings: Settings) -> tuple[Path, ...]:
+    """Raises: SettingsError where the folder of A1111 has none."""
+    if (a1111 := _a1111(settings)) is None:
+        return settings.models.checkpoint_dirs
+    if not a1111.checkpoints.is_dir():
+        raise SettingsError(
+            f"models.a1111_dir: there is no folder models/Stable-diffusion in {settings.models.a1111_dir}"
+        )
+    return (*settings.models.checkpoint_dirs, a1111.checkpoints)
+
+
+def _vae_folders(settings: Settings) -> tuple[Path, ...]:
+    a1111 = _a1111(settings)
+    return settings.models.vae_dirs if a1111 is None else (*settings.models.vae_dirs, a1111.vaes)
+
+
+def _embedding_folders(settings: Settings) -> tuple[Path, ...]:
+    a1111 = _a1111(settings)
+    return settings.models.embedding_dirs if a1111 is None else (*settings.models.embedding_dirs, a1111.embeddings)
+
+
+def _checkpoints(settings: Settings) -> CheckpointLibrary:
+    return CheckpointLibrary(
+        _checkpoint_folders(settings),
+        notes=settings.store.data_dir.resolve(),
+        hashes_all=settings.models.hash_checkpoints,
+    )
+
+
 def _loras(settings: Settings) -> LoraLibrary:
+    a1111 = _a1111(settings)
     return LoraLibrary(
-        (settings.models.cache_dir / "loras", *settings.loras.folders),
+        (settings.models.cache_dir / "loras", *settings.loras.folders, *(() if a1111 is None else a1111.loras)),
         aliases=settings.loras.aliases,
         hub={
             name: HubLora(lora.repo, lora.file, lora.like, lora.revision)

@@ -10,6 +10,7 @@ from gateway.context import Core
 from gateway.finding import Finding
 from gateway.fleet.node import SeenNode
 from gateway.http import open_files as descriptors
+from gateway.model_findings import files_at_fault
 from gateway.residency.default import DefaultModel
 
 FEW_FILES = 1024
@@ -27,6 +28,7 @@ async def findings_of(core: Core) -> list[Finding]:
         *_of_default(default),
         *(await _of_records(core)),
         *_of_files(core),
+        *files_at_fault(core.library),
         *_of_process(core),
     ]
     return sorted(findings, key=lambda finding: finding.health != "broken")

@@ -7,6 +7,7 @@ from itertools import groupby
 from pathlib import Path
 
 from engine.catalog import CATALOG, ModelSpec
+from engine.catalog.spec import STABLE_DIFFUSION
 
 PAGE = Path(__file__).parent.parent / "docs" / "models.md"
 BEGIN = "<!-- Written by python -m tools.write_models -->\n"
@@ -38,7 +39,8 @@ def _tables() -> Iterator[str]:
 
 
 def _weights(spec: ModelSpec) -> tuple[str, str, str]:
-    return (spec.family, spec.geometry, spec.control or "")
+    geometry = (spec.repo or spec.name) if spec.family in STABLE_DIFFUSION else spec.geometry
+    return (spec.family, geometry, spec.control or "")
 
 
 def _row(specs: list[ModelSpec]) -> str:

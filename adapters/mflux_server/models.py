@@ -29,6 +29,7 @@ async def list_models(request: Request) -> Response:
     library = core_of(request).library
 
     def find_models() -> list[tuple[str, ModelSpec]]:
+        library.refresh()
         specs = [(spec.name, spec) for spec in library.specs]
         specs += [(alias, library.find(alias)) for alias in library.aliases]
         return [(name, spec) for name, spec in specs if library.draws(spec)]

@@ -16,7 +16,8 @@ class ModelConfig(TypedDict):
 class Capabilities(TypedDict):
     """What the model can do, and what it draws with where nothing is said. `native_px` is the only edge length that
     it knows; sizes are multiples of `step_px` from `min_px` to `max_px`, of `max_pixels` at most; `control` is the kind
-    of map that its ControlNet follows; `draws` is all that it can draw, empty for a model of any prompt."""
+    of map that its ControlNet follows; `draws` is all that it can draw, empty for a model of any prompt;
+    `samplers` and `schedules` are those of Stable Diffusion, empty for other models."""
 
     task: Literal["generate", "upscale"]
     default_px: int
@@ -40,6 +41,8 @@ class Capabilities(TypedDict):
     lora: bool
     control: Literal["canny", "depth"] | None
     draws: list[str]
+    samplers: list[str]
+    schedules: list[str]
 
 
 class DownloadShown(TypedDict):
@@ -55,8 +58,8 @@ class DownloadShown(TypedDict):
 
 
 class ModelShown(TypedDict):
-    """One model. `hash` is the first ten digits of `sha256`, that of its transformer's weights; null where these are
-    not here, are in several files, or are too large to be read for it."""
+    """One model. `hash` is the first ten digits of `sha256`, that of its transformer's weights or of a checkpoint's
+    file; null where these are not here, are in several files, are too large to be read for it, or were not read yet."""
 
     title: str
     model_name: str

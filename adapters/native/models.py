@@ -28,6 +28,8 @@ from adapters.shared.context import core_of, is_attached, owner_of
 from engine.catalog import ModelSpec
 from gateway.context import Core
 from gateway.jobs.origin import Origin
+from gateway.jobs.resolve_sampling import is_sampled
+from gateway.jobs.samplers import SAMPLERS, SCHEDULES
 from gateway.models.folders import record_of
 from gateway.models.weights import sha256_of
 
@@ -35,12 +37,13 @@ from gateway.models.weights import sha256_of
 async def list_models(request: Request) -> Response:
     """GET models: List the models, those that are not on this machine included."""
     core = core_of(request)
+    await asyncio.to_thread(core.library.refresh)
     downloads = {spec.name: to_download(core, spec) for spec in core.library.specs}
 
     def rows() -> list[ModelShown]:
         specs = [(spec.name, spec) for spec in core.library.specs]
         specs += [(alias, core.library.find(alias)) for alias in core.library.aliases]
-        return [to_model(core, name, spec, downloads[spec.name]) for name, spec in specs]
+        return [to_model(core, name, spec, downloads.get(spec.name)) for name, spec in specs]
 
     answer: Models = {"models": await asyncio.to_thread(rows)}
     return JSONResponse(answer)
@@ -49,7 +52,10 @@ async def list_models(request: Request) -> Response:
 def to_model(core: Core, name: str, spec: ModelSpec, download: DownloadShown | None) -> ModelShown:
     """Reads folders: call it in a thread."""
     folder = _find_folder(core, spec)
-    sha256 = None if folder is None else sha256_of(folder)
+    checkpoint = core.library.checkpoints.get(spec.name)
+    sha256 = core.library.checkpoints.sha256(checkpoint) if checkpoint is not None else None
+    if folder is not None and checkpoint is None:
+        sha256 = sha256_of(folder)
     return {
         "title": name,
         "model_name": spec.repo or spec.name,
@@ -111,6 +117,8 @@ def to_capabilities(core: Core, spec: ModelSpec) -> Capabilities:
         "lora": spec.lora,
         "control": spec.control,
         "draws": list(spec.draws),
+        "samplers": [sampler.name for sampler in SAMPLERS] if is_sampled(spec) else [],
+        "schedules": [schedule.label for schedule in SCHEDULES] if is_sampled(spec) else [],
     }
 
 

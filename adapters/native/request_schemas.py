@@ -9,6 +9,7 @@ from pydantic import AliasChoices, ConfigDict, Field
 from adapters.native.response_schemas import PriorityName
 from engine.protocol import MemoryCheck
 from gateway.http.openapi import File
+from gateway.jobs.sampling_request import SamplingRequest
 from gateway.lazy_model import DocumentedModel
 
 QUEUE_MAX = 1000
@@ -28,6 +29,8 @@ class LoraBody(Payload):
     """As GET loras lists it, or one of its aliases."""
     scale: float = 1.0
     """-4 to 4."""
+    text_encoder_scale: float | None = None
+    """For Stable Diffusion: scale of its changes of text encoders; null: `scale`."""
 
 
 class ControlBody(Payload):
@@ -72,6 +75,12 @@ class GenerateBody(Payload):
     reference_images: list[str] | None = None
     """Pictures that the drawn one follows, for models that edit."""
     control: ControlBody | None = None
+    sampling: SamplingRequest | None = None
+    """How Stable Diffusion is sampled. Other models report what they do not honour of it."""
+    sampler: str | None = None
+    """As `sampling.sampler`."""
+    scheduler: str | None = None
+    """As `sampling.schedule`."""
     loras: list[LoraBody] | None = None
     lora_files: list[str] | None = None
     """Names, or paths inside the folders of LoRAs."""

@@ -17,6 +17,7 @@ from gateway.errors import InvalidRequest
 from gateway.jobs.job import Priority, State
 from gateway.jobs.origin import Origin
 from gateway.jobs.resolve import GenerationRequest
+from gateway.jobs.sampling_request import SamplingRequest
 
 PROTOCOL = "native"
 PREVIEWS = 4
@@ -50,6 +51,7 @@ async def to_request(body: GenerateBody, request: Request) -> GenerationRequest:
         mask=None if body.mask is None else await _input_image(request, body.mask, "mask"),
         references=tuple(references),
         control=None if body.control is None else await _to_control(body.control, request),
+        sampling=to_sampling(body),
         loras=loras,
         previews=PREVIEWS if body.preview else 0,
         low_ram=body.low_ram,
@@ -85,8 +87,15 @@ def to_loras(body: GenerateBody) -> tuple[Lora, ...]:
     if len(scales) > len(names):
         raise InvalidRequest("There are more lora_scales than lora_files.", param="lora_scales")
     scales = [*scales, *[1.0] * (len(names) - len(scales))]
-    named = [(lora.name, lora.scale) for lora in body.loras or ()]
-    return tuple(Lora(name=name, scale=scale) for name, scale in (*named, *zip(names, scales, strict=True)))
+    named = (Lora(**lora.model_dump()) for lora in body.loras or ())
+    return (*named, *(Lora(name=name, scale=scale) for name, scale in zip(names, scales, strict=True)))
+
+
+def to_sampling(body: GenerateBody) -> SamplingRequest | None:
+    """The sampling of a body; `sampler` and `scheduler` beside it go before its own. None: nothing is said."""
+    plain = SamplingRequest(sampler=body.sampler, schedule=body.scheduler)
+    sampling = plain if body.sampling is None else plain.over(body.sampling)
+    return sampling if sampling.said() else None
 
 
 def to_origin(request: Request, priority: PriorityName = "normal") -> Origin:

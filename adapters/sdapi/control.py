@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 
 from adapters.sdapi.prompt_tags import without_hash
 from adapters.sdapi.request_schemas import Img2Img, Payload, Txt2Img
-from adapters.sdapi.resize import on_background, resize, size_of
+from adapters.sdapi.resize import on_background, resize, size_of, step_of
 from adapters.sdapi.response_schemas import ControlModels, ControlModules, ControlSettings, ControlTypes, ControlVersion
 from adapters.sdapi.values import Bool, Float, Ignored, Str
 from adapters.shared.body import names_of
@@ -128,7 +128,7 @@ async def follow(core: Core, body: Txt2Img | Img2Img, spec: ModelSpec, share: Sh
         raise InvalidRequest("The ControlNet unit's resize_mode must be 0, 1 or 2.", param=PARAM)
     data = await core.files.read(share, base64_image, text, PARAM)
     image = await check_image(data, core.decoder, PARAM, share)
-    size = size_of(*body.first_size, core.settings.generation.limits.of(model))
+    size = size_of(*body.first_size, core.settings.generation.limits.of(model), step_of(model))
     resized = await core.files.run(share, _resized, image.png, size, mode)
     control = Control(
         kind=model.control,

@@ -26,6 +26,8 @@ from engine.protocol import Generate
 from gateway.context import Core
 from gateway.errors import ModelNotFound
 from gateway.jobs.job import Job, State
+from gateway.jobs.sampling_files import FileHashes
+from gateway.round_robin import Share
 
 
 async def txt2img(request: Request) -> Response:
@@ -73,6 +75,7 @@ async def _render_input(
         overlay=translation.images.overlay,
         params=translation.images.params,
         lora_hashes=await core.files.run(share_of(request), _hashes, core, job.plan),
+        file_hashes=await _file_hashes(core, job.plan, share_of(request)),
         lora_tensors=await _tensors(core, job.plan),
     )
 
@@ -96,6 +99,10 @@ def without_images(body: Txt2Img | Img2Img) -> Txt2Img | Img2Img:
 
 def _hashes(core: Core, plan: Generate) -> Mapping[str, str]:
     return hashes((lora.name for lora in plan.loras), core.library.loras) if plan.loras else {}
+
+
+async def _file_hashes(core: Core, plan: Generate, share: Share) -> FileHashes:
+    return FileHashes() if plan.sampling is None else await core.files.run(share, core.library.files.hashes, plan)
 
 
 async def _tensors(core: Core, plan: Generate) -> Mapping[str, tuple[int, int]]:

@@ -43,29 +43,30 @@ LABELS: Mapping[str, str] = {
     "Mask blur": "mask_blur",
     "Masked area padding": "inpaint_full_res_padding",
 }
-MODEL = "Model"
+MODEL, MODEL_HASH = "Model", "Model hash"
 HIRES = ("Hires upscale", "Hires upscaler", "Hires resize-1")
 
 T = TypeVar("T", bound=Generation)
 
 
 async def complete(
-    core: Core, body: T, is_known_model: Callable[[str], bool], share: Share
+    core: Core, body: T, find_model: Callable[[str], str | None], share: Share
 ) -> tuple[T, tuple[Adjustment, ...]]:
     """As `completed`, in a thread for work on clients' data."""
-    return await core.files.run(share, completed, body, is_known_model) if body.infotext else (body, ())
+    return await core.files.run(share, completed, body, find_model) if body.infotext else (body, ())
 
 
-def completed(body: T, is_known_model: Callable[[str], bool]) -> tuple[T, tuple[Adjustment, ...]]:
+def completed(body: T, find_model: Callable[[str], str | None]) -> tuple[T, tuple[Adjustment, ...]]:
     """The body with the fields of its infotext, and adjustments for those that could not be used. Blocks.
 
+    `find_model` is the name of a model by its name or hash; None: it is not here.
     Raises: InvalidRequest for a prompt in it that is too long.
     """
     if not body.infotext:
         return body, ()
     update: dict[str, object] = {}
     adjustments = []
-    for field, value in _fields(parse(body.infotext), is_known_model):
+    for field, value in _fields(parse(body.infotext), find_model):
         if field not in type(body).model_fields or field in body.model_fields_set:
             continue
         try:
@@ -82,7 +83,7 @@ def completed(body: T, is_known_model: Callable[[str], bool]) -> tuple[T, tuple[
     return body.model_copy(update=update), tuple(adjustments)
 
 
-def _fields(pairs: Mapping[str, str], is_known_model: Callable[[str], bool]) -> Iterator[tuple[str, object]]:
+def _fields(pairs: Mapping[str, str], find_model: Callable[[str], str | None]) -> Iterator[tuple[str, object]]:
     for label, field in LABELS.items():
         if label in pairs:
             yield field, pairs[label]
@@ -94,5 +95,6 @@ def _fields(pairs: Mapping[str, str], is_known_model: Callable[[str], bool]) -> 
         yield "inpainting_mask_invert", pairs["Mask mode"] == "Inpaint not masked"
     if "Inpaint area" in pairs:
         yield "inpaint_full_res", pairs["Inpaint area"] == "Only masked"
-    if MODEL in pairs and is_known_model(pairs[MODEL]):
-        yield "model", pairs[MODEL]
+    found = (find_model(pairs[key]) for key in (MODEL_HASH, MODEL) if key in pairs)
+    if (model := next((name for name in found if name is not None), None)) is not None:
+        yield "model", model

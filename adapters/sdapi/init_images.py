@@ -11,7 +11,7 @@ from adapters.sdapi.errors import AsA1111
 from adapters.sdapi.masks import MASK_CONTENT, MaskUse, Prepared, mask_of, mask_use, prepare
 from adapters.sdapi.options import OutputOptions
 from adapters.sdapi.request_schemas import Generation, Img2Img, Txt2Img
-from adapters.sdapi.resize import on_background, resize, size_of
+from adapters.sdapi.resize import on_background, resize, size_of, step_of
 from engine.catalog import ModelSpec
 from engine.protocol import MaskContent, Paste
 from gateway.context import Core
@@ -81,7 +81,7 @@ async def store_images(
     follows = edits or (can_edit and body.image_strength is not None)
     has_mask = bool(body.mask)
     limits = core.settings.generation.limits.of(spec)
-    size = size_of(body.width, body.height, limits)
+    size = size_of(body.width, body.height, limits, step_of(spec))
     _check_count(body, edits=edits)
     images = [await _read(core, text, "init_images", share) for text in body.init_images]
     named = "extra_images" if extra else "init_images"

@@ -5,16 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-SAMPLERS = ({"name": "Euler", "aliases": ["k_euler"], "options": {}},)
-"""Source: A1111 1.10.1 modules/sd_samplers_kdiffusion.py; only the one that mflux runs."""
+from adapters.sdapi.sampling import LATENT_UPSCALERS
+from gateway.jobs import samplers
 
-
-def _scheduler(name: str, label: str) -> dict[str, Any]:
-    return {"name": name, "label": label, "aliases": None, "default_rho": -1, "need_inner_model": False}
-
-
-SCHEDULERS = (_scheduler("automatic", "Automatic"), _scheduler("simple", "Simple"))
-"""Source: A1111 1.10.1 modules/sd_schedulers.py. Automatic means the model's own, which is the simple one."""
+SAMPLERS = tuple(
+    {
+        "name": sampler.name,
+        "aliases": list(sampler.aliases),
+        "options": {name: str(value) for name, value in sampler.options.items()},
+    }
+    for sampler in samplers.SAMPLERS
+)
+"""All samplers of Stable Diffusion, in A1111's order; other models run Euler. Option values are strings, as there."""
+SCHEDULERS = tuple(
+    {
+        "name": schedule.name,
+        "label": schedule.label,
+        "aliases": list(schedule.aliases) or None,
+        "default_rho": schedule.default_rho,
+        "need_inner_model": schedule.needs_model,
+    }
+    for schedule in samplers.SCHEDULES
+)
+"""All schedules of Stable Diffusion, in A1111's order; other models have the simple one."""
+LATENT_MODES = tuple({"name": name} for name in LATENT_UPSCALERS)
 
 NO_UPSCALER = "None"
 
@@ -64,11 +78,11 @@ HR_UPSCALERS: Mapping[str, Literal["lanczos", "nearest"]] = {
     "Lanczos": "lanczos",
     "Nearest": "nearest",
 }
-"""Upscalers of hires fix. A1111 resizes with Lanczos for None; latent upscalers and models become Lanczos, too."""
+"""Upscalers of hires fix. A1111 resizes with Lanczos for None; models become Lanczos, too, and for other models than
+Stable Diffusion latent upscalers.
+"""
 
 EMPTY = (
-    "latent-upscale-modes",
-    "sd-vae",
     "hypernetworks",
     "face-restorers",
     "realesrgan-models",
@@ -76,7 +90,6 @@ EMPTY = (
 )
 """Routes of lists that are empty: features that this gateway does not have."""
 
-EMBEDDINGS: dict[str, dict[str, Any]] = {"loaded": {}, "skipped": {}}
 SCRIPTS: dict[str, list[str]] = {"txt2img": [], "img2img": ["sd upscale"]}
 """Scripts by route. webuiapi adds every script listed here to its requests, such as controlnet or adetailer."""
 

@@ -8,12 +8,12 @@ from dataclasses import asdict
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from adapters.sdapi.checkpoints import checkpoint_rows, current_of, embedding_rows, name_of, vae_rows
 from adapters.sdapi.errors import AsA1111
 from adapters.sdapi.lists import HR_UPSCALER, HR_UPSCALERS, UPSCALERS, cmd_flags
 from adapters.sdapi.loras import lora_rows
 from adapters.sdapi.memory import memory
-from adapters.sdapi.options import MEMORY, accepted, checkpoint_rows, options_of
-from adapters.sdapi.prompt_tags import without_hash
+from adapters.sdapi.options import MEMORY, accepted, options_of
 from adapters.sdapi.protocol import body_of, origin_of
 from adapters.sdapi.request_schemas import OptionsBody
 from adapters.sdapi.response_schemas import PageConfig
@@ -29,16 +29,18 @@ from gateway.jobs.job import State
 
 async def get_options(request: Request) -> Response:
     """The current checkpoint, what was set, and A1111's constants."""
-    return JSONResponse(options_of(checkpoint_of(request), client_options(request).options))
+    current = await asyncio.to_thread(current_of, core_of(request).library, checkpoint_of(request))
+    return JSONResponse(options_of(current, client_options(request).options))
 
 
 async def post_options(request: Request) -> Response:
     """`sd_model_checkpoint` loads that model, for requests that name none; what else can be set is set."""
     body = await body_of(OptionsBody, request)
-    model = body.sd_model_checkpoint
-    if model and without_hash(model) != checkpoint_of(request):
+    title = body.sd_model_checkpoint
+    model = await asyncio.to_thread(name_of, core_of(request).library, title) if title else None
+    if model and model != checkpoint_of(request):
         try:
-            await _load(request, without_hash(model), (body.model_extra or {}).get(MEMORY))
+            await _load(request, model, (body.model_extra or {}).get(MEMORY))
         except (ModelNotFound, ModelNotOnDisk) as error:
             raise AsA1111("RuntimeError", error.message, code=error.code, details=error.details) from None
     client_options(request).options.update(accepted(body.model_extra or {}))
@@ -67,18 +69,27 @@ async def unload_checkpoint(request: Request) -> Response:
     return JSONResponse({})
 
 
-async def refresh(_: Request) -> Response:
-    """Nothing to do: every list reads the disk anew."""
+async def refresh(request: Request) -> Response:
+    """Finds new files; lists of models find them by themselves."""
+    await asyncio.to_thread(core_of(request).library.refresh)
     return JSONResponse(None)
 
 
 async def sd_models(request: Request) -> Response:
     """What can be drawn with now."""
-    library = core_of(request).library
-    rows = await asyncio.to_thread(
-        checkpoint_rows, library.specs, library.aliases, library.draws, checkpoint_of(request)
-    )
-    return JSONResponse(rows)
+    library, current = core_of(request).library, checkpoint_of(request)
+    await asyncio.to_thread(library.refresh)
+    return JSONResponse(await asyncio.to_thread(checkpoint_rows, library, current))
+
+
+async def sd_vae(request: Request) -> Response:
+    """The VAE files of the library."""
+    return JSONResponse(await asyncio.to_thread(vae_rows, core_of(request).library))
+
+
+async def embeddings(request: Request) -> Response:
+    """The textual inversions of the library, by whether they fit the current checkpoint."""
+    return JSONResponse(await asyncio.to_thread(embedding_rows, core_of(request).library, checkpoint_of(request)))
 
 
 async def loras(request: Request) -> Response:

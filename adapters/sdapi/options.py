@@ -1,22 +1,21 @@
-"""The options of A1111: constants, and those that clients can set; the rows of checkpoints. Pure; knows no job."""
+"""The options of A1111: constants, and those that clients can set. Pure; knows no job."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic_core import PydanticCustomError
 
+from adapters.sdapi.sampling_options import SAMPLING_DEFAULTS, SAMPLING_OPTIONS
 from adapters.sdapi.values import to_bool, to_int
-from engine.catalog import ModelSpec
 from gateway.images.codec import Format
 
 CONSTANTS: Mapping[str, Any] = {
     "sd_checkpoint_hash": None,
-    "sd_vae": "Automatic",
     "sd_lora": "None",
     "sd_hypernetwork": "None",
     "samples_save": True,
@@ -28,13 +27,9 @@ CONSTANTS: Mapping[str, Any] = {
     "enable_pnginfo": True,
     "send_seed": True,
     "send_size": True,
-    "CLIP_stop_at_last_layers": 1,
-    "eta_noise_seed_delta": 0,
-    "img2img_fix_steps": False,
     "img2img_color_correction": False,
     "img2img_background_color": "#ffffff",
     "inpainting_mask_weight": 1.0,
-    "initial_noise_multiplier": 1.0,
     "overlay_inpaint": True,
     "return_mask": False,
     "return_mask_composite": False,
@@ -46,10 +41,9 @@ CONSTANTS: Mapping[str, Any] = {
     "show_progress_every_n_steps": 1,
     "show_progress_type": "Approx NN",
     "interrupt_after_current": False,
-    "comma_padding_backtrack": 20,
     "ddim_discretize": "uniform",
     "tiling": False,
-    "randn_source": "CPU",
+    **SAMPLING_DEFAULTS,
 }
 """A1111's options with their values at the start. `forge_preset` must not be among them: it means Forge.
 
@@ -122,6 +116,7 @@ CHANGEABLE: Mapping[str, Callable[[object], Any]] = {
     "return_mask_composite": to_bool,
     "send_seed": to_bool,
     "send_size": to_bool,
+    **SAMPLING_OPTIONS,
 }
 """What POST /options and `override_settings` can set. `send_*` are only stored and listed."""
 
@@ -139,21 +134,3 @@ def accepted(settings: Mapping[str, Any]) -> dict[str, Any]:
 def options_of(checkpoint: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """The answer of GET /options; `checkpoint` equals a title of GET /sd-models."""
     return {"sd_model_checkpoint": checkpoint, **CONSTANTS, **options}
-
-
-def checkpoint_rows(
-    specs: Iterable[ModelSpec], aliases: Mapping[str, str], draws: Callable[[ModelSpec], bool], current: str
-) -> list[dict[str, Any]]:
-    """One row for each model that can draw now, with aliases, and always for the current one.
-
-    `title` and `model_name` are the same name, and `filename` has no folder.
-    Source: A1111 1.10.1 SDModelItem.
-    """
-    model_names = [spec.name for spec in specs if draws(spec)]
-    names = [*model_names, *(alias for alias, target in aliases.items() if target in model_names)]
-    if current not in names:
-        names.insert(0, current)
-    return [
-        {"title": name, "model_name": name, "hash": None, "sha256": None, "filename": name, "config": None}
-        for name in dict.fromkeys(names)
-    ]

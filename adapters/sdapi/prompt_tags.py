@@ -13,6 +13,7 @@ from math import isfinite
 from engine.protocol import Lora
 from gateway.errors import InvalidRequest
 
+LORA_KINDS = ("lora", "lyco")
 LORAS_MOST = 256
 """The most LoRAs in one prompt, whether they exist or not."""
 ARGUMENT_CHARS = 1024
@@ -24,7 +25,7 @@ def split_tags(prompt: str) -> tuple[str, tuple[Lora, ...]]:
     """The prompt without `<kind:name:...>` tags, and its LoRAs. Raises: InvalidRequest for too many.
 
     Source: A1111 1.10.1: every such tag is removed, whatever its kind; extensions-builtin/Lora: name, strength for the
-    text encoder, strength for the rest; the latter is used here.
+    text encoder, strength for the rest.
     """
     parts: list[str] = []
     loras: list[Lora] = []
@@ -32,7 +33,7 @@ def split_tags(prompt: str) -> tuple[str, tuple[Lora, ...]]:
     for begin, end, kind, arguments in tags(prompt):
         parts.append(prompt[at:begin])
         at = end
-        if kind.lower() in ("lora", "lyco"):
+        if kind.lower() in LORA_KINDS:
             if len(loras) == LORAS_MOST:
                 raise InvalidRequest(f"A prompt may call at most {LORAS_MOST} LoRAs.", param="prompt")
             loras.append(_lora(arguments[:ARGUMENT_CHARS].split(":")))
@@ -69,13 +70,31 @@ def without_hash(title: str) -> str:
     return title if begin < 0 else title[:begin] + title[end + 1 :]
 
 
-def _lora(parts: list[str]) -> Lora:
+def dynamic_ranks(prompt: str) -> Iterator[str]:
+    """Names of the LoRAs whose tags also name a rank: a fourth part, or `dyn=`."""
+    for _, _, kind, arguments in tags(prompt):
+        places, named = _parts(arguments[:ARGUMENT_CHARS].split(":"))
+        if kind.lower() in LORA_KINDS and places and ("dyn" in named or len(places) > 3):
+            yield places[0]
+
+
+def _parts(parts: list[str]) -> tuple[list[str], dict[str, str]]:
+    """The parts of a tag by place, and those with a name."""
     places = [part.strip() for part in parts if "=" not in part]
-    named = dict(part.strip().split("=", 1) for part in parts if "=" in part)
-    for text in (named.get("unet"), *places[2:3], named.get("te"), *places[1:2]):
-        if text is not None and (scale := _number(text)) is not None:
-            return Lora(name=places[0] if places else "", scale=scale)
-    return Lora(name=places[0] if places else "")
+    return places, dict(part.strip().split("=", 1) for part in parts if "=" in part)
+
+
+def _lora(parts: list[str]) -> Lora:
+    places, named = _parts(parts)
+    name = places[0] if places else ""
+    text_encoder = _first_number(named.get("te"), *places[1:2])
+    scale = _first_number(named.get("unet"), *places[2:3], named.get("te"), *places[1:2])
+    scale, text_encoder = 1.0 if scale is None else scale, 1.0 if text_encoder is None else text_encoder
+    return Lora(name=name, scale=scale, text_encoder_scale=None if text_encoder == scale else text_encoder)
+
+
+def _first_number(*texts: str | None) -> float | None:
+    return next((number for text in texts if text is not None and (number := _number(text)) is not None), None)
 
 
 def _number(text: str) -> float | None:

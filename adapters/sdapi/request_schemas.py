@@ -24,6 +24,7 @@ BORROWED = frozenset(
         "distilled_guidance",
         "extra_images",
         "guidance",
+        "hr_cfg",
         "image_strength",
         "lora",
         "lora_files",
@@ -124,7 +125,7 @@ class Generation(Payload):
     height: Int = 512
     denoising_strength: Float = 0.75
 
-    # Source: A1111 1.10.1 StableDiffusionProcessing: what surrounds it
+    # Source: A1111 1.10.1 StableDiffusionProcessing: what surrounds it; Stable Diffusion reads the numbers
     restore_faces: Bool | None = None
     tiling: Bool | None = None
     do_not_save_samples: Ignored = False
@@ -189,6 +190,9 @@ class Txt2Img(Generation):
     hr_scheduler: Str | None = None
     hr_prompt: Str = ""
     hr_negative_prompt: Str = ""
+
+    # Source: Forge
+    hr_cfg: Float | None = None
 
     @property
     def first_size(self) -> tuple[int, int]:

@@ -6,10 +6,11 @@ Each step has a file of its own and is entered once; differences from the reques
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 from adapters.sdapi import infotext_field, scripts, styles
+from adapters.sdapi.checkpoints import known_name, name_of
 from adapters.sdapi.control import follow
 from adapters.sdapi.errors import InitImageNotFound, no_such_upscaler
 from adapters.sdapi.field_names import GUIDANCE_FIELDS, client_param_names
@@ -19,12 +20,17 @@ from adapters.sdapi.lists import HR_UPSCALER, HR_UPSCALERS, stands_in_for
 from adapters.sdapi.options import MEMORY, OutputOptions, output_options
 from adapters.sdapi.prompt_tags import split_tags, without_hash
 from adapters.sdapi.request_schemas import Generation, Img2Img, Txt2Img
+from adapters.sdapi.sampling import sampling_of
+from adapters.sdapi.sampling import second_pass_of as sampled_second_pass
+from adapters.sdapi.sampling_infotext import SampledInfotext, sampling_in
 from adapters.sdapi.sd_upscale import store_tiles
 from adapters.sdapi.values import times
 from engine.protocol import Lora, MemoryCheck
 from gateway.context import Core
-from gateway.errors import InvalidRequest, ModelNotFound, clip
+from gateway.errors import InvalidRequest, clip
 from gateway.jobs.resolve import Adjustment, GenerationRequest, Limits, SecondPassRequest
+from gateway.jobs.resolve_sampling import is_sampled
+from gateway.jobs.sampling_request import SamplingRequest
 from gateway.models.library import Library
 from gateway.round_robin import Share
 
@@ -62,13 +68,23 @@ async def translate(
     AsA1111, InitImageNotFound.
     """
     generation, library = core.settings.generation, core.library
-    body, of_infotext = await infotext_field.complete(core, body, lambda name: _is_known(library, name), share)
+    infotext = body.infotext
+    body, of_infotext = await infotext_field.complete(core, body, partial(known_name, library), share)
     body, of_styles = await styles.apply(generation.styles_file, body)
     body, of_scripts = scripts.apply(body)
     body, of_model = _without_foreign_model(library, body)
-    check(body)
+    named = named_model(library, body)
+    known = known_name(library, named or checkpoint or library.default)
+    sampled = known is not None and is_sampled(library.find(known))
+    check(body, refines=sampled)
     output = output_options(options, body.override_settings)
-    named = model_of(body)
+    sampling: SamplingRequest | None = None
+    if sampled:
+        read: SampledInfotext | None = None
+        if infotext:
+            read = await core.files.run(share, sampling_in, infotext, partial(known_name, library), body)
+            body, of_infotext = read.fill(body), (*of_infotext, *read.adjustments)
+        sampling = sampling_of(body, options, None if read is None else read.sampling)
     with client_param_names(body):
         spec = library.find(named or checkpoint)
         if isinstance(body, Img2Img) and body.is_sd_upscale:
@@ -79,17 +95,21 @@ async def translate(
             images = await store_images(core, body, spec if control is None else control.spec, output, share)
         previews = generation.previews and output.previews
         request, of_body = to_request(
-            body, checkpoint=checkpoint, limits=generation.limits, previews=previews, images=images
+            body, checkpoint=checkpoint, limits=generation.limits, previews=previews, images=images, sampling=sampling
         )
+        request = request.model_copy(update={"model": named or checkpoint})
     adjustments = (*of_infotext, *(() if control is None else control.adjustments), *of_styles, *of_scripts, *of_model)
     if control is not None:
         request = request.model_copy(update={"model": control.spec.name, "control": control.control})
     return Translation(body, request, (*adjustments, *of_body), named, output, images)
 
 
-def check(body: Txt2Img | Img2Img) -> None:
-    """Refuse what cannot be drawn and must not be ignored. Raises: InvalidRequest, InitImageNotFound."""
-    if (body.refiner_checkpoint or "").lower() not in _NOTHING:
+def check(body: Txt2Img | Img2Img, *, refines: bool = False) -> None:
+    """Refuse what cannot be drawn and must not be ignored; `refines`: the model can have a refiner.
+
+    Raises: InvalidRequest, InitImageNotFound.
+    """
+    if not refines and (body.refiner_checkpoint or "").lower() not in _NOTHING:
         raise InvalidRequest("There is no refiner here.", param="refiner_checkpoint")
     match body:
         case Img2Img(init_images=[]):
@@ -107,8 +127,11 @@ def to_request(
     limits: Limits,
     previews: bool = True,
     images: InputImages | None = None,
+    sampling: SamplingRequest | None = None,
 ) -> tuple[GenerationRequest, tuple[Adjustment, ...]]:
     """The canonical request of a checked body and its stored images, and adjustments for ignored fields. Pure.
+
+    `sampling` is for Stable Diffusion.
 
     Raises: InvalidRequest, AsA1111.
     """
@@ -136,7 +159,7 @@ def to_request(
         stretch_latents=images.stretch_latents,
         low_ram=True if body.low_ram else None,
         memory=memory_of(body),
-        second_pass=second_pass_of(body, limits),
+        second_pass=second_pass_of(body, limits, is_sampled=sampling is not None),
         tiles=images.tiles,
         mask=images.mask,
         mask_content=images.mask_content,
@@ -144,13 +167,14 @@ def to_request(
         references=images.references,
         subseed=body.subseed,
         subseed_strength=body.subseed_strength,
+        sampling=sampling,
         loras=loras,
         previews=PREVIEWS if previews else 0,
     )
-    return request, (*images.adjustments, *ignored(body, steps))
+    return request, (*images.adjustments, *ignored(body, steps, is_sampled=sampling is not None))
 
 
-def second_pass_of(body: Txt2Img | Img2Img, limits: Limits) -> SecondPassRequest | None:
+def second_pass_of(body: Txt2Img | Img2Img, limits: Limits, *, is_sampled: bool = False) -> SecondPassRequest | None:
     """The second pass of hires fix. Raises: AsA1111 for an unknown upscaler."""
     if not isinstance(body, Txt2Img) or not body.enable_hr:
         return None
@@ -158,7 +182,7 @@ def second_pass_of(body: Txt2Img | Img2Img, limits: Limits) -> SecondPassRequest
     if upscaler not in HR_UPSCALERS and not stands_in_for(upscaler):
         raise no_such_upscaler(upscaler)
     width, height = second_size(body)
-    return SecondPassRequest(
+    plain = SecondPassRequest(
         width_px=width,
         height_px=height,
         steps=_within(body.hr_second_pass_steps or None, limits),
@@ -166,6 +190,7 @@ def second_pass_of(body: Txt2Img | Img2Img, limits: Limits) -> SecondPassRequest
         enlarge=HR_UPSCALERS.get(upscaler, "lanczos"),
         prompt=split_tags(body.hr_prompt)[0] or None,
     )
+    return sampled_second_pass(body, plain) if is_sampled else plain
 
 
 def second_size(body: Txt2Img) -> tuple[int, int]:
@@ -189,11 +214,13 @@ def second_size(body: Txt2Img) -> tuple[int, int]:
 
 def model_of(body: Generation) -> str | None:
     """The model that a body names, in the order `model`, `sd_model_checkpoint`, `override_settings`."""
+    return next((without_hash(title) for title in _titles_of(body)), None)
+
+
+def _titles_of(body: Generation) -> tuple[str, ...]:
     override = body.override_settings.get("sd_model_checkpoint")
-    for name in (body.model, body.sd_model_checkpoint, override if isinstance(override, str) else None):
-        if name:
-            return without_hash(name)
-    return None
+    names = (body.model, body.sd_model_checkpoint, override if isinstance(override, str) else None)
+    return tuple(name for name in names if name)
 
 
 def memory_of(body: Generation) -> MemoryCheck:
@@ -234,17 +261,17 @@ def _without_foreign_model(
     library: Library, body: Txt2Img | Img2Img
 ) -> tuple[Txt2Img | Img2Img, tuple[Adjustment, ...]]:
     """The body without an unknown checkpoint file in `model`, which A1111 ignores. A plain name stays."""
-    if body.model is None or not body.model.lower().endswith(WEIGHTS) or _is_known(library, without_hash(body.model)):
+    if body.model is None or not body.model.lower().endswith(WEIGHTS) or known_name(library, without_hash(body.model)):
         return body, ()
     reason = "there is no such model here, and A1111 has no such field"
     adjustment = Adjustment(param="model", asked=clip(body.model), used=None, reason=reason)
     return body.model_copy(update={"model": None}), (adjustment,)
 
 
-def _is_known(library: Library, name: str) -> bool:
-    with suppress(ModelNotFound):
-        return library.find(name) is not None
-    return False
+def named_model(library: Library, body: Generation) -> str | None:
+    """The model that a body names; by the hash of its title where that name is not known."""
+    title = next(iter(_titles_of(body)), None)
+    return None if title is None else name_of(library, title)
 
 
 def _within(steps: int | None, limits: Limits) -> int | None:

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from engine.catalog import ModelSpec
 from gateway.images.codec import opened, to_png
 from gateway.jobs.resolve import SIZE_STEP_PX, Limits
+from gateway.jobs.resolve_sampling import is_sampled
 
 if TYPE_CHECKING:
     from PIL import Image
 
 
-def size_of(width_px: int, height_px: int, limits: Limits) -> tuple[int, int]:
-    """Width and height in pixels, rounded as in the core.
+def size_of(width_px: int, height_px: int, limits: Limits, step_px: int = SIZE_STEP_PX) -> tuple[int, int]:
+    """Width and height in pixels, rounded down to multiples of `step_px`, as in the core.
 
     Raises: InvalidRequest for a size that the core would refuse, before an image is scaled to it.
     """
     limits.check_side(width_px, "width")
     limits.check_side(height_px, "height")
-    width, height = (px // SIZE_STEP_PX * SIZE_STEP_PX for px in (width_px, height_px))
+    width, height = (px // step_px * step_px for px in (width_px, height_px))
     limits.check_area(width, height)
     return width, height
+
+
+def step_of(spec: ModelSpec) -> int:
+    """The step of sizes of an image that is sent: the model's own for Stable Diffusion, 16 for others."""
+    return spec.step_px if is_sampled(spec) else SIZE_STEP_PX
 
 
 def resize(image: Image.Image, size: tuple[int, int], resize_mode: int) -> Image.Image:

@@ -19,8 +19,10 @@ from engine.protocol import Generate
 from gateway.images.codec import encode
 from gateway.images.infotext import PNG_KEYWORD, SAMPLER, SCHEDULER, VERSION, compose
 from gateway.images.png_chunks import with_text, without_text
+from gateway.images.sampling_infotext import UPSCALERS, extra_pairs, pairs_of
 from gateway.jobs.job import Job
 from gateway.jobs.resolve import Adjustment
+from gateway.jobs.sampling_files import FileHashes
 
 NO_SEPARATORS = str.maketrans("", "", ":,")
 
@@ -42,6 +44,8 @@ class RenderInput:
     lora_hashes: Mapping[str, str] = field(default_factory=dict)
     params: Mapping[str, object] = field(default_factory=dict)
     """Infotext parameters of a script."""
+    file_hashes: FileHashes = FileHashes()
+    """Hashes of the files of Stable Diffusion."""
     lora_tensors: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     """By LoRA, how many of its tensors apply to the model, and how many it has."""
 
@@ -117,7 +121,7 @@ def info(result: RenderInput) -> dict[str, Any]:
     """
     body, job, plan = result.body, result.job, result.plan
     width_px, height_px = result.size_px
-    count = len(plan.seeds)
+    count, sampling = len(plan.seeds), plan.sampling
     return {
         "prompt": body.prompt,
         "all_prompts": [body.prompt] * count,
@@ -130,16 +134,16 @@ def info(result: RenderInput) -> dict[str, Any]:
         "subseed_strength": plan.subseed_strength,
         "width": width_px,
         "height": height_px,
-        "sampler_name": SAMPLER,
+        "sampler_name": SAMPLER if sampling is None else sampling.sampler,
         "cfg_scale": plan.guidance,
         "steps": plan.steps,
         "batch_size": body.batch_size,
         "restore_faces": False,
         "face_restoration_model": None,
         "sd_model_name": plan.model,
-        "sd_model_hash": None,
-        "sd_vae_name": None,
-        "sd_vae_hash": None,
+        "sd_model_hash": result.file_hashes.model,
+        "sd_vae_name": None if sampling is None else sampling.vae,
+        "sd_vae_hash": result.file_hashes.vae,
         "seed_resize_from_w": body.seed_resize_from_w,
         "seed_resize_from_h": body.seed_resize_from_h,
         "denoising_strength": plan.denoise if plan.init_image is not None else body.denoising_strength,
@@ -148,7 +152,7 @@ def info(result: RenderInput) -> dict[str, Any]:
         "infotexts": infotexts(result),
         "styles": list(body.styles),
         "job_timestamp": timestamp(job.started_at or job.created_at),
-        "clip_skip": 1,
+        "clip_skip": 1 if sampling is None else sampling.clip_skip,
         "is_using_inpainting_conditioning": False,
         "version": VERSION,
         "comments": comments(result.job),
@@ -185,6 +189,9 @@ def extra_params(result: RenderInput) -> dict[str, object]:
     """
     body, plan = result.body, result.plan
     params: dict[str, object] = dict(result.params)
+    if plan.sampling is not None:
+        params |= extra_pairs(plan, result.file_hashes)
+        params.pop("Hires resize", None)
     if plan.second_pass is not None and isinstance(body, Txt2Img):
         if body.hr_resize_x or body.hr_resize_y:
             params["Hires resize"] = f"{body.hr_resize_x}x{body.hr_resize_y}"
@@ -192,7 +199,7 @@ def extra_params(result: RenderInput) -> dict[str, object]:
             params["Hires upscale"] = body.hr_scale
         if plan.second_pass.steps != plan.steps:
             params["Hires steps"] = plan.second_pass.steps
-        params["Hires upscaler"] = plan.second_pass.enlarge.capitalize()
+        params["Hires upscaler"] = UPSCALERS[plan.second_pass.enlarge]
         if plan.second_pass.prompt is not None:
             params["Hires prompt"] = body.hr_prompt
     if plan.mask is not None and isinstance(body, Img2Img):
@@ -203,7 +210,7 @@ def extra_params(result: RenderInput) -> dict[str, object]:
         params["Masked area padding"] = body.inpaint_full_res_padding if body.inpaint_full_res else None
         params["Masked content"] = MASKED_CONTENT[body.inpainting_fill] if body.inpainting_fill != 1 else None
     listed = [f"{name.translate(NO_SEPARATORS)}: {text}" for name, text in result.lora_hashes.items()]
-    params["Lora hashes"] = ", ".join(listed) or None
+    params["Lora hashes"] = ", ".join(listed) or params.get("Lora hashes")
     counted = [
         f"{name.translate(NO_SEPARATORS)}: {used} of {all_}" for name, (used, all_) in result.lora_tensors.items()
     ]
@@ -219,6 +226,9 @@ def infotexts(result: RenderInput) -> list[str]:
 def infotext(result: RenderInput, image: int) -> str:
     """The infotext of image number `image`. Source: A1111 1.10.1 create_infotext: its key order."""
     body, plan = result.body, result.plan
+    if plan.sampling is not None:
+        further = {"Hires resize": None, **extra_params(result)}
+        return compose(body.prompt, body.negative_prompt, pairs_of(plan, image, result.file_hashes, further))
     varied = plan.subseed_strength > 0
     denoise = plan.denoise if plan.init_image is not None else None
     pairs: dict[str, object] = {

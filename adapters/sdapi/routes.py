@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 
 from adapters.sdapi import control, extras, generation, models, png_info, tasks, unsupported, upscalers
 from adapters.sdapi.compression import compressed
-from adapters.sdapi.lists import EMBEDDINGS, EMPTY, SAMPLERS, SCHEDULERS, SCRIPT_INFO, SCRIPTS
+from adapters.sdapi.lists import EMPTY, LATENT_MODES, SAMPLERS, SCHEDULERS, SCRIPT_INFO, SCRIPTS
 from adapters.sdapi.protocol import CONTROLNET, INTERNAL, PAGE_CONFIG, PREFIX
 from adapters.sdapi.request_schemas import (
     ExtraBatch,
@@ -88,6 +88,8 @@ MODELS = (
     Row("POST", "/options", models.post_options, SET_OPTIONS, waits=True),
     Row("GET", "/sd-models", models.sd_models, LIST),
     Row("GET", "/loras", models.loras, LIST),
+    Row("GET", "/sd-vae", models.sd_vae, LIST),
+    Row("GET", "/embeddings", models.embeddings, OBJECT),
 )
 SETTINGS = (
     Row("GET", "/prompt-styles", models.prompt_styles, LIST),
@@ -110,7 +112,7 @@ CONTROLNET_EXTENSION = (
 CONSTANTS = (
     Row("GET", "/samplers", constant(SAMPLERS), LIST),
     Row("GET", "/schedulers", constant(SCHEDULERS), LIST),
-    Row("GET", "/embeddings", constant(EMBEDDINGS), OBJECT),
+    Row("GET", "/latent-upscale-modes", constant(LATENT_MODES), LIST),
     Row("GET", "/scripts", constant(SCRIPTS), OBJECT),
     Row("GET", "/script-info", constant(SCRIPT_INFO), LIST),
     *(Row("GET", f"/{name}", constant([]), LIST) for name in EMPTY),

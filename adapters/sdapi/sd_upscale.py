@@ -19,7 +19,7 @@ from adapters.sdapi.init_images import EDIT, InputImages
 from adapters.sdapi.lists import MODEL_UPSCALERS, NO_UPSCALER
 from adapters.sdapi.options import OutputOptions
 from adapters.sdapi.request_schemas import Img2Img
-from adapters.sdapi.resize import on_background, size_of
+from adapters.sdapi.resize import on_background, size_of, step_of
 from adapters.sdapi.upscalers import upscalers_here, used_upscaler
 from adapters.sdapi.values import times, to_float, to_int
 from engine.catalog import ModelSpec
@@ -115,7 +115,7 @@ async def store_tiles(core: Core, body: Img2Img, spec: ModelSpec, output: Output
     if unit_of(body.alwayson_scripts) is not None:
         raise InvalidRequest("SD upscale takes no ControlNet unit here.", param="alwayson_scripts")
     limits = core.settings.generation.limits.of(spec)
-    tile_px = size_of(body.width, body.height, limits)
+    tile_px = size_of(body.width, body.height, limits, step_of(spec))
     data = await core.files.read(share, base64_image, body.init_images[0], "init_images")
     image = await check_image(data, core.decoder, "init_images", share)
     tiles = _tiles(script, image.size_px, tile_px, limits, body.batch_size)

@@ -24,6 +24,7 @@ def to_models(library: Library, vision: Folders, models_by_uid: Mapping[str, str
 
     Reads folders: call it in a thread. Source: OpenAI's list object.
     """
+    library.refresh()
     rows: list[Model] = [_to_drawing_model(spec.name, spec, library) for spec in library.specs if library.draws(spec)]
     specs_by_alias = {name: library.find(name) for name in library.aliases}
     rows += [_to_drawing_model(name, spec, library) for name, spec in specs_by_alias.items() if library.draws(spec)]

@@ -40,7 +40,8 @@ FOREIGN_IMAGE_NAMES = (
 )
 """Fields that hold images in other APIs: a request without them would be another request, so they are refused."""
 IN_KWARGS = {name for word in ("seed", "steps", "guidance", "negative_prompt", "denoise") for name in NAMES[word]}
-IN_KWARGS |= {"width", "height", "loras", "lora", "mask_blur", "memory", "request_id"}
+IN_KWARGS |= {"width", "height", "loras", "lora", "mask_blur", "memory", "request_id", "scheduler"}
+IN_KWARGS |= {*NAMES["sampling.sampler"]}
 KWARGS_CHARS = 64 * 1024
 """As long as the field of a form may be."""
 

@@ -26,6 +26,7 @@ from adapters.v1.values import (
 )
 from engine.protocol import MemoryCheck
 from gateway.http.openapi import File
+from gateway.jobs.sampling_request import SamplingRequest
 from gateway.lazy_model import LazyModel
 
 GPT_IMAGE = re.compile(r"(chat)?gpt-image(-|$)")
@@ -40,6 +41,8 @@ NAMES: dict[str, tuple[str, ...]] = {
     "height": ("height", "size"),
     "count": ("n",),
     "loras": ("loras", "lora"),
+    "sampling.sampler": ("sampler_name", "sampler"),
+    "sampling.schedule": ("scheduler",),
     "references": ("image", "images", "url"),
     "init_image": ("image", "images", "url"),
     "mask": ("mask", "mask_image"),
@@ -91,6 +94,10 @@ class ImageBody(LazyModel):
     width: Whole | None = None
     height: Whole | None = None
     loras: Loras = Field(default=[], validation_alias=AliasChoices(*NAMES["loras"]))
+    sampler: str | None = Field(None, validation_alias=AliasChoices(*NAMES["sampling.sampler"]))
+    """Of Stable Diffusion, as `GET /sdapi/v1/samplers` lists them; `default` is none (Xinference)."""
+    scheduler: str | None = None
+    """Of Stable Diffusion, as `GET /sdapi/v1/schedulers` lists them."""
     memory: MemoryCheck = "check"
     """Ours: "try" draws what seems not to fit into memory."""
     request_id: Annotated[str, Field(max_length=128)] | None = None
@@ -100,6 +107,13 @@ class ImageBody(LazyModel):
     def quality_word(self) -> str:
         """The quality in the words of OpenAI's current API; the steps, and not this, decide how good an image gets."""
         return {"standard": "medium", "hd": "high"}.get(self.quality or "auto", self.quality or "auto")
+
+    @property
+    def sampling(self) -> SamplingRequest | None:
+        """The sampler and schedule that the client named; None where it named none."""
+        sampler, schedule = (None if name in ("", "default") else name for name in (self.sampler, self.scheduler))
+        named = SamplingRequest(sampler=sampler, schedule=schedule)
+        return named if named.said() else None
 
     @property
     def effective_safety_identifier(self) -> str | None:

@@ -94,6 +94,7 @@ def to_request(body: ImageBody, served: Container[str]) -> GenerationRequest:
         seed=None if isinstance(body.seed, tuple) else body.seed,
         seeds=body.seed if isinstance(body.seed, tuple) else (),
         count=body.n,
+        sampling=body.sampling,
         loras=tuple(body.loras),
         previews=body.partial_images if body.stream else None,
         memory=body.memory,

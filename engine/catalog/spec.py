@@ -131,6 +131,8 @@ class ModelSpec(BaseModel):
     """Whether its last timestep is all noise."""
     inpaints: bool = False
     """Whether its UNet has nine input channels: latents, mask, masked image."""
+    needs_vae: bool = False
+    """Whether it has no VAE of its own, so that a VAE file must be named."""
     grey_edges: bool = False
     """Whether edges are found in the image's brightness instead of in each of its colours."""
 

@@ -42,7 +42,7 @@ _OTHERS: Mapping[str, str] = {
     "CogView4Pipeline": "It is CogView4, which is not drawn here.",
 }
 _LIKE = "It is a {} of another family; name it in models.local, with the catalogue's model that it is like."
-_SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}((?:\.[a-z0-9]+)?\.safetensors)")
+_SHARD = re.compile(r"(.{1,255})-\d{5}-of-\d{5}((?:\.[a-z0-9]{1,20})?\.safetensors)")
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 _PLAIN = re.compile(r"[A-Za-z0-9_]{1,64}")
 

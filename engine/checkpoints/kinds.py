@@ -6,7 +6,6 @@ comfy/supported_models.py, for the predictions of SD 2 and SDXL.
 
 from __future__ import annotations
 
-import re
 import statistics
 import struct
 from collections.abc import Callable, Mapping, Sequence
@@ -51,7 +50,7 @@ _OTHER_INPUTS: Mapping[int, str] = {
 _UNREAD = ("position_ids", "logit_scale")
 """Tensors of any type that nothing reads."""
 _TOKENS, _POSITIONS = "token_embedding.weight", "position_embedding.weight"
-_POINTWISE = re.compile(r".*\.proj_(?:in|out)\.weight\Z")
+_POINTWISE = (".proj_in.weight", ".proj_out.weight")
 """1x1 convolutions that are linear layers in the engine."""
 
 
@@ -196,7 +195,7 @@ def part_of(tensors: Mapping[str, Tensor]) -> Part:
 
 
 def _is_linear(name: str, shape: tuple[int, ...]) -> bool:
-    is_pointwise = len(shape) == 4 and shape[2:] == (1, 1) and _POINTWISE.match(name) is not None
+    is_pointwise = len(shape) == 4 and shape[2:] == (1, 1) and name.endswith(_POINTWISE)
     is_linear = len(shape) == 2 and not name.endswith((_TOKENS, _POSITIONS, "positional_embedding"))
     return (is_linear or is_pointwise) and shape[1] % GROUP == 0
 

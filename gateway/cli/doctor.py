@@ -29,6 +29,7 @@ from gateway.cli.remote import Remote
 from gateway.errors import GatewayError, StorageFault
 from gateway.finding import Finding, Health
 from gateway.machine import memory
+from gateway.model_findings import files_at_fault
 from gateway.ocr.packages import installed_at
 from gateway.residency.device import expected
 from gateway.settings import Settings, SettingsError
@@ -180,8 +181,10 @@ def _models(settings: Settings) -> Iterator[Finding]:
     if core.shared_files is not None:
         yield _shared(core.shared_files)
     library, default = core.library, core.default_model
+    library.refresh()
     here = [spec.name for spec in library.specs if library.on_disk(spec)]
     yield Finding("models", "ok", f"on disk: {', '.join(here)}")
+    yield from files_at_fault(library)
     if not default.fits:
         remedy = f"{default.suggestion}." if default.instead is None else f"mflux-gateway --model {default.instead}"
         yield Finding("default model", "note", f"{default.name}. {default.sentence}", remedy)

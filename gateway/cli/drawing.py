@@ -28,7 +28,9 @@ def generate(
         Path, typer.Option("-o", "--output", help="File to write: .png, .jpg or .webp. Several images get numbers.")
     ] = Path("picture.png"),
     model: Annotated[str | None, typer.Option("-m", "--model", help="Model (default: the gateway's).")] = None,
-    negative_prompt: Annotated[str | None, typer.Option(help="What to avoid in the image.")] = None,
+    negative_prompt: Annotated[
+        str | None, typer.Option("--negative-prompt", "--negative", help="What to avoid in the image.")
+    ] = None,
     size: Annotated[str | None, typer.Option(metavar="WxH", help="Size in pixels, such as 1024x768.")] = None,
     steps: Annotated[int | None, typer.Option(help="Steps (default: the model's).")] = None,
     guidance: Annotated[float | None, typer.Option(help="Guidance: how closely the image follows the prompt.")] = None,
@@ -38,6 +40,9 @@ def generate(
     image_strength: Annotated[float | None, typer.Option(help="0 keeps the image to start from, 1 ignores it.")] = None,
     mask: Annotated[Path | None, typer.Option(help="Mask: white is repainted, black stays.")] = None,
     reference_image: Annotated[list[Path] | None, typer.Option(help="Reference image; repeatable.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="Sampler of Stable Diffusion, such as 'DPM++ 2M Karras'.")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="Schedule of Stable Diffusion, such as Karras.")] = None,
+    clip_skip: Annotated[int | None, typer.Option(help="Clip skip of Stable Diffusion 1: 1 to 12.")] = None,
     lora: Annotated[list[str] | None, typer.Option(metavar="NAME[:SCALE]", help="LoRA; repeatable.")] = None,
     memory: Annotated[
         Literal["check", "try"] | None, typer.Option(help="try: run even if it seems not to fit into memory.")
@@ -74,6 +79,9 @@ def generate(
         "image_strength": image_strength,
         "memory": memory,
         "priority": priority,
+        "sampler": sampler,
+        "scheduler": scheduler,
+        "sampling": None if clip_skip is None else {"clip_skip": clip_skip},
         **_loras(lora or ()),
     }
     with gateway(where(url, config), may_start=wait) as remote:

@@ -31,6 +31,8 @@ class Node:
     """The models on its disk."""
     loras: tuple[str, ...] = ()
     """The LoRAs in its folders."""
+    files: tuple[str, ...] = ()
+    """The VAE files and textual inversions in its folders, by their names among the inputs of a run."""
     loaded_model: str | None = None
     """The model in its engine's memory."""
     jobs: tuple[str, ...] = ()

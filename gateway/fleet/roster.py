@@ -21,10 +21,14 @@ class Need:
     model: str
     loras: frozenset[str] = frozenset()
     memory_bytes: int = 0
+    refiner: str | None = None
+    files: frozenset[str] = frozenset()
+    """VAE files and textual inversions, by their names among the inputs of a run."""
 
     def is_on(self, node: Node) -> bool:
-        """Whether the node has the model and the LoRAs on its disk."""
-        return self.model in node.models and self.loras <= set(node.loras)
+        """Whether the node has the model, the LoRAs and all other files on its disk."""
+        models = {self.model} if self.refiner is None else {self.model, self.refiner}
+        return models <= set(node.models) and self.loras <= set(node.loras) and self.files <= set(node.files)
 
     def fits(self, node: Node) -> bool:
         """Whether the node's memory suffices."""

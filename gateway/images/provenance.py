@@ -14,17 +14,20 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from engine.protocol import Control, Generate, Upscale
-from gateway.images import infotext
+from gateway.images import infotext, sampling_infotext
 from gateway.images.file_texts import USER_COMMENT, texts
 from gateway.images.foreign import fields_in
 from gateway.images.png_chunks import with_text
 from gateway.jobs.drawing import TEXT_CHARS, ControlDrawn, Drawing, EnlargedDrawn, LoraDrawn, to_text
 from gateway.jobs.job import Plans
+from gateway.jobs.sampling_files import FileHashes
+from gateway.jobs.sampling_request import request_of
 
 KEYWORD = "mflux-gateway"
 """Keyword of the PNG text; in a JPEG or WebP, EXIF's UserComment or ImageDescription begins with this word."""
 MARK = f"{KEYWORD} "
 DESCRIPTION = "ImageDescription"
+NO_HASHES = FileHashes()
 
 
 def drawing_of(plan: Plans, seed: int) -> Drawing | None:
@@ -54,7 +57,11 @@ def _generated(plan: Generate, seed: int) -> Drawing:
         mask=plan.mask,
         reference_images=plan.references,
         control=None if plan.control is None else _control(plan.control),
-        loras=tuple(LoraDrawn(name=lora.name, scale=lora.scale) for lora in plan.loras),
+        sampling=None if plan.sampling is None else request_of(plan.sampling),
+        loras=tuple(
+            LoraDrawn(name=lora.name, scale=lora.scale, text_encoder_scale=lora.text_encoder_scale)
+            for lora in plan.loras
+        ),
     )
 
 
@@ -77,13 +84,23 @@ class Signature:
     infotext: str
 
     @classmethod
-    def of(cls, plan: Plans, image: int, seed: int) -> Signature | None:
+    def of(cls, plan: Plans, image: int, seed: int, hashes: FileHashes = NO_HASHES) -> Signature | None:
         """The texts for image number `image` of a job; None in the cases of `drawing_of`."""
         drawing = drawing_of(plan, seed)
         if drawing is None:
             return None
+        if isinstance(plan, Generate) and plan.sampling is not None:
+            pairs = sampling_infotext.pairs_of(plan, image, hashes)
+            return cls(drawing, infotext.compose(_with_tags(plan), plan.negative_prompt or "", pairs))
         further = dict(_extra_pairs(plan, image)) if isinstance(plan, Generate) else {}
         return cls(drawing, to_infotext(drawing, further))
+
+
+def _with_tags(plan: Generate) -> str:
+    """The prompt of a plan with A1111's tags of its LoRAs, without which it is the plan's prompt again."""
+    scales = ((lora.name, _plain(lora.text_encoder_scale), _plain(lora.scale)) for lora in plan.loras)
+    tags = (f"<lora:{name}:{unet if te is None else f'{te}:{unet}'}>" for name, te, unet in scales)
+    return "".join((plan.prompt, *tags))
 
 
 def signed(png: bytes, drawing: Drawing, infotext_too: str | None = None) -> bytes:
@@ -98,6 +115,8 @@ def to_infotext(drawing: Drawing, further: Mapping[str, object] | None = None) -
     is_ours = drawing.program is None
     sampler = infotext.SAMPLER if is_ours else drawing.sampler
     scheduler = infotext.SCHEDULER if is_ours else drawing.scheduler
+    if is_ours and drawing.sampling is not None:
+        sampler, scheduler = drawing.sampling.sampler, drawing.sampling.schedule
     has_size = drawing.width is not None and drawing.height is not None
     pairs: dict[str, object] = {
         "Steps": drawing.steps,

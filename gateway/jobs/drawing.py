@@ -12,6 +12,7 @@ from pydantic import AfterValidator, ConfigDict, Field
 
 from gateway.clean_text import whole
 from gateway.jobs.resolve import SEED_MAX, SEED_MIN
+from gateway.jobs.sampling_request import SamplingRequest
 from gateway.lazy_model import DocumentedModel
 
 Name = Annotated[str, Field(max_length=256), AfterValidator(whole)]
@@ -28,6 +29,8 @@ class _Frozen(DocumentedModel):
 class LoraDrawn(_Frozen):
     name: Name
     scale: float
+    text_encoder_scale: float | None = None
+    """null: `scale`."""
 
 
 class ControlDrawn(_Frozen):
@@ -73,6 +76,8 @@ class Drawing(_Frozen):
     mask: Name | None = None
     reference_images: Annotated[tuple[Name, ...], Field(max_length=16)] = ()
     control: ControlDrawn | None = None
+    sampling: SamplingRequest | None = None
+    """Of a picture of Stable Diffusion, as it is sent to draw it again."""
     loras: Annotated[tuple[LoraDrawn, ...], Field(max_length=16)] = ()
     enlarged: EnlargedDrawn | None = None
     """Of a picture that was enlarged afterwards, the last time; all else is as it was before."""

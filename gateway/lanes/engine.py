@@ -30,12 +30,23 @@ from engine.protocol import (
     ModelLoaded,
     PromptRead,
     Run,
+    Sampling,
     Save,
     Succeeded,
     Upscale,
+    input_name,
 )
 from gateway.disk import telling
-from gateway.errors import GatewayError, InsufficientMemory, ModelNotOnDisk, ModelUnavailable, StorageFault, StorageFull
+from gateway.errors import (
+    GatewayError,
+    InsufficientMemory,
+    ModelNotFound,
+    ModelNotOnDisk,
+    ModelNotServed,
+    ModelUnavailable,
+    StorageFault,
+    StorageFull,
+)
 from gateway.events.bus import EventBus
 from gateway.forecast import Forecaster
 from gateway.images.output import OutputFolder
@@ -231,7 +242,8 @@ class EngineLane(LaneRunner):
             return await self._end(lease, command)
         if self._unsaved is not None and _weights(self._unsaved) != _weights(command):
             await self._save_copy()
-        filing = Filing(self._record, self._output, self._spool, lease, part_count(job.plan))
+        count, hashes_of = part_count(job.plan), self._library.files.hashes
+        filing = Filing(self._record, self._output, self._spool, lease, count, hashes_of)
         try:
             is_stopped = job.id in self._cancels or self._is_lost(lease)
             outcome = Cancelled() if is_stopped else await self._draw(lease, command, filing)
@@ -312,14 +324,14 @@ class EngineLane(LaneRunner):
             if placed is None or not is_new or before is not None:
                 placed = await asyncio.to_thread(self._paths, plan, spec, before)
             inputs = await self._lay_out_inputs(job)
-        except ModelNotOnDisk as error:
+        except (ModelNotFound, ModelNotOnDisk, ModelNotServed) as error:
             return Failed(code="model_missing", message=error.message)
         except ModelUnavailable as error:
             return Failed(code="model_unavailable", message=error.message)
         except InsufficientMemory as error:
             return Failed(code="engine_oom", message=f"Insufficient memory. {error.details['explanation']}")
         except KeyError:
-            return Failed(code="bad_input", message="An input picture or a LoRA is gone.")
+            return Failed(code="bad_input", message="An input picture, a LoRA, a VAE or a textual inversion is gone.")
         return Run(
             job=job.id,
             attempt=job.attempt,
@@ -345,15 +357,16 @@ class EngineLane(LaneRunner):
         folder, also = self._library.folder(spec), self._library.further_folders(spec)
         if not is_admitted:
             self._residency.admit(plan, spec)
-        self._storage.see(f"model {plan.model}", Place(f"the folder of {plan.model}", folder, is_written=False))
+        place = folder.parent if folder.is_file() else folder
+        self._storage.see(f"model {plan.model}", Place(f"the folder of {plan.model}", place, is_written=False))
         former = before.plan if before is not None and isinstance(before.plan, Generate) else None
         copy, beside = self._residency.copy_of(plan, spec, folder), self._residency.beside(plan, spec, former)
         return Placed(plan, time.monotonic(), folder, also, copy, beside)
 
     async def _lay_out_inputs(self, job: Job) -> dict[str, str]:
-        """The paths of a plan's inputs by name: blobs, written to files of the job, and LoRAs.
+        """The paths of a plan's inputs by name: blobs, written to files of the job, and files of the library.
 
-        Raises: KeyError, StorageFault.
+        Raises: KeyError, StorageFault, ModelNotFound, ModelNotServed, ModelNotOnDisk.
         """
         files = {}
         for name in sorted(job.plan.inputs):
@@ -362,9 +375,26 @@ class EngineLane(LaneRunner):
             with telling(SPOOL):
                 await asyncio.to_thread(write_private, file, data)
             files[name] = str(file)
-        for lora in job.plan.loras if isinstance(job.plan, Generate) else ():
-            files[lora.name] = str(await self._library.loras.off_loop(self._library.loras.file, lora.name))
+        if isinstance(job.plan, Generate):
+            for lora in job.plan.loras:
+                files[lora.name] = str(await self._library.loras.off_loop(self._library.loras.file, lora.name))
+            if job.plan.sampling is not None:
+                files |= await asyncio.to_thread(self._sampling_files, job.plan.sampling)
         return files
+
+    def _sampling_files(self, sampling: Sampling) -> dict[str, str]:
+        """The paths of the VAE, the textual inversions and the refiner of Stable Diffusion. Blocks.
+
+        Raises: KeyError, ModelNotFound, ModelNotServed, ModelNotOnDisk.
+        """
+        library = self._library
+        files = {input_name("embedding", name): library.embeddings.file(name) for name in sampling.embeddings}
+        if sampling.vae is not None:
+            files[input_name("vae", sampling.vae)] = library.vaes.file(sampling.vae)
+        if sampling.refiner is not None:
+            name = sampling.refiner.model
+            files[input_name("model", name)] = library.folder(library.find(name))
+        return {name: str(file) for name, file in files.items()}
 
     # ---- the model in memory ---------------------------------------------------------------------
 

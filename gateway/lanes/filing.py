@@ -8,19 +8,21 @@ import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from engine.protocol import Drawn, Failed, PromptRead
+from engine.protocol import Drawn, Failed, Generate, PromptRead
 from gateway.disk import fault_of
 from gateway.errors import StorageFault
 from gateway.images.output import Note, OutputFolder
 from gateway.images.provenance import Signature
 from gateway.jobs.facts import ImageDone
 from gateway.jobs.job import JobEvent, StateFacts
+from gateway.jobs.sampling_files import FileHashes
 from gateway.store.base import Lease
 
 log = logging.getLogger("gateway.lane")
 
 Record = Callable[[Lease, StateFacts], Awaitable[JobEvent | None]]
 """Records a fact of a running job, as `JobStore.record` does."""
+HashesOf = Callable[[Generate], FileHashes]
 Filed = Failed | StorageFault | None
 """Why an image could not be filed: a failure of the job, or a fault of a place; None where it was filed."""
 
@@ -29,9 +31,13 @@ class Filing:
     """Encodes the images of one job and records them in the job's row, in order, while the next one is drawn.
 
     The last of `count` images is recorded together with the job's outcome, in one transaction: `unrecorded` has it.
+    `hashes_of` reads the hashes of the files of a plan of Stable Diffusion, on a thread.
     """
 
-    def __init__(self, record: Record, output: OutputFolder, spool: Path, lease: Lease, count: int) -> None:
+    def __init__(
+        self, record: Record, output: OutputFolder, spool: Path, lease: Lease, count: int, hashes_of: HashesOf
+    ) -> None:
+        self._hashes_of = hashes_of
         self._record_fact = record
         self._output = output
         self._spool = spool
@@ -76,7 +82,10 @@ class Filing:
         failure: Filed = None
         done: ImageDone | None = None
         try:
-            signature = Signature.of(job.plan, drawn.image, drawn.seed)
+            hashes = FileHashes()
+            if isinstance(job.plan, Generate) and job.plan.sampling is not None:
+                hashes = await self._output.run(self._hashes_of, job.plan)
+            signature = Signature.of(job.plan, drawn.image, drawn.seed, hashes)
             done = _done(drawn, name, await self._output.run(self._keep, self._spool / drawn.spool, name, signature))
         except Exception as error:
             failure = self._failure_of(error)

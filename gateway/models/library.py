@@ -2,19 +2,44 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from engine.catalog import CATALOG, EMBEDDED, EMBEDDED_PATH, HubFiles, ModelSpec
+from engine.catalog.spec import STABLE_DIFFUSION
+from engine.catalog.stable_diffusion import LAYOUT
 from gateway.errors import ModelNotFound, ModelNotOnDisk, ModelNotServed, clip
+from gateway.jobs.sampling_files import StableDiffusionFiles
+from gateway.models.checkpoint_rows import checkpoint_row
+from gateway.models.checkpoints import CheckpointLibrary
+from gateway.models.embedding_files import EmbeddingLibrary
 from gateway.models.folders import folder_of, holds_weights, hub_snapshot, is_usable
+from gateway.models.library_files import LibraryFiles
 from gateway.models.loras import LoraLibrary
 from gateway.models.suggestions import instead_of
 from gateway.models.user_models import HubModel, LocalModel, hub_row, local_row
+from gateway.models.vae_files import VaeLibrary
+
+FORMER_MOST = 1000
+"""Checkpoints that are gone whose names are remembered."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Rows by name, the folders or files of the operator's own, and for each name the first one with its weights."""
+
+    specs: Mapping[str, ModelSpec]
+    places: Mapping[str, Path]
+    weights: Mapping[str, str]
 
 
 class Library:
-    """Catalogue rows, the operator's folders and aliases as one set of exact names."""
+    """Catalogue rows, the operator's folders, checkpoints and aliases as one set of exact names.
+
+    The checkpoints are those that the last `refresh` found.
+    """
 
     def __init__(
         self,
@@ -25,21 +50,53 @@ class Library:
         local: Mapping[str, LocalModel] | None = None,
         hub: Mapping[str, HubModel] | None = None,
         loras: LoraLibrary | None = None,
+        checkpoints: CheckpointLibrary | None = None,
+        vaes: VaeLibrary | None = None,
+        embeddings: EmbeddingLibrary | None = None,
     ) -> None:
         self._models_dir = models_dir.resolve()
         self.loras = loras or LoraLibrary([self._models_dir / "loras"])
-        self._specs = {spec.name: spec for spec in CATALOG}
+        self.checkpoints = checkpoints or CheckpointLibrary()
+        self.vaes = vaes or VaeLibrary()
+        self.embeddings = embeddings or EmbeddingLibrary()
+        self.files: StableDiffusionFiles = LibraryFiles(
+            self.find, self.checkpoints, self.vaes, self.embeddings, self.loras
+        )
+        """Checkpoints, VAE files and textual inversions, as requests name them."""
+        self._fixed = {spec.name: spec for spec in CATALOG}
         self._folders: dict[str, Path] = {EMBEDDED: EMBEDDED_PATH}
         for name, model in (local or {}).items():
-            self._specs[name] = local_row(name, model)
+            self._fixed[name] = local_row(name, model)
             self._folders[name] = model.path.resolve()
-        self._specs |= {name: hub_row(name, model) for name, model in (hub or {}).items()}
+        self._fixed |= {name: hub_row(name, model) for name, model in (hub or {}).items()}
         self._aliases = dict(aliases or {})
+        self._refreshing = threading.Lock()
+        self._former: dict[str, tuple[ModelSpec, Path]] = {}
+        """Checkpoints that were there once: jobs may still name them."""
+        self._rows = self._rows_with({})
+        if any(name not in self._fixed for name in (*self._aliases.values(), self._aliases.get(default, default))):
+            self.refresh()
         for target in self._aliases.values():
             self.find(target)
         self.default = self.find(default).name
+
+    def refresh(self) -> None:
+        """Find the checkpoints, VAE files and textual inversions that are in their folders now. Blocks."""
+        with self._refreshing:
+            self.checkpoints.refresh(taken={*self._fixed, *self._aliases})
+            self.vaes.refresh()
+            self.embeddings.refresh()
+            found = {one.name: (checkpoint_row(one), one.path) for one in self.checkpoints.all()}
+            gone = {name: there for name, there in self._former.items() if name not in found}
+            self._former = dict([*gone.items(), *found.items()][-FORMER_MOST:])
+            self._rows = self._rows_with(found)
+
+    def _rows_with(self, checkpoints: Mapping[str, tuple[ModelSpec, Path]]) -> _Rows:
+        specs = {**self._fixed, **{name: spec for name, (spec, _) in checkpoints.items()}}
+        places = {**self._folders, **{name: path for name, (_, path) in checkpoints.items()}}
         owners: dict[tuple[str, ...], str] = {}
-        self._weights = {name: owners.setdefault(self._source(spec), name) for name, spec in self._specs.items()}
+        sources = {name: (spec.family, spec.geometry, _source(spec, places)) for name, spec in specs.items()}
+        return _Rows(specs, places, {name: owners.setdefault(source, name) for name, source in sources.items()})
 
     @property
     def models_dir(self) -> Path:
@@ -48,7 +105,7 @@ class Library:
     @property
     def specs(self) -> tuple[ModelSpec, ...]:
         """All rows except those whose name is an alias of another model."""
-        return tuple(spec for name, spec in self._specs.items() if name not in self._aliases)
+        return tuple(spec for name, spec in self._rows.specs.items() if name not in self._aliases)
 
     @property
     def available(self) -> list[str]:
@@ -62,15 +119,17 @@ class Library:
         return self._aliases
 
     def find(self, name: str | None) -> ModelSpec:
-        """The row of exactly this name or alias; the default for None.
+        """The row of exactly this name or alias, or of the checkpoint that A1111 calls so; the default for None.
 
-        Raises: ModelNotFound with the list of available models.
+        Raises: ModelNotFound with the list of available models; ModelNotServed for a file that cannot be used.
         """
         if name is None:
             name = self.default
         name = self._aliases.get(name, name)
-        spec = self._specs.get(name)
+        spec = self._rows.specs.get(name) or self._checkpoint(name)
         if spec is None:
+            if (trouble := self.checkpoints.trouble(name)) is not None:
+                raise ModelNotServed(f"'{clip(name)}' cannot be used. {trouble}", param="model")
             why, suggestion = instead_of(name) or ("See the models list", None)
             available = self.available
             details: dict[str, object] = {"available_models": available}
@@ -80,12 +139,19 @@ class Library:
             raise ModelNotFound(f"Model '{clip(name)}' not found. {why}", param="model", details=details)
         return spec
 
+    def _checkpoint(self, call: str) -> ModelSpec | None:
+        """The row of the checkpoint that a client means, or of one that is gone."""
+        if (found := self.checkpoints.find(call)) is not None:
+            return self._rows.specs.get(found.name)
+        former = self._former.get(call)
+        return None if former is None else former[0]
+
     def find_folder(self, spec: ModelSpec) -> Path | None:
         """Like `folder`; None if the weights are not on disk."""
         return self._locate(spec) if spec.unavailable is None else None
 
     def folder(self, spec: ModelSpec) -> Path:
-        """The absolute folder of the model's weights.
+        """The absolute folder of the model's weights; of a checkpoint in one file that file.
 
         Raises: ModelNotServed, ModelNotOnDisk.
         """
@@ -112,10 +178,7 @@ class Library:
     def weights(self, name: str) -> str:
         """The first name of all models with these weights, whatever their bits."""
         name = self._aliases.get(name, name)
-        return self._weights.get(name, name)
-
-    def _source(self, spec: ModelSpec) -> tuple[str, ...]:
-        return (spec.family, spec.geometry, str(self._folders.get(spec.name) or spec.repo or spec.name))
+        return self._rows.weights.get(name, name)
 
     def further_folders(self, spec: ModelSpec) -> tuple[Path, ...]:
         """Folders of the model's further repositories; none if they are part of its own folder.
@@ -141,10 +204,14 @@ class Library:
         return None if None in folders else tuple(path for path in folders if path is not None)
 
     def _locate(self, spec: ModelSpec) -> Path | None:
-        own = self._folders.get(spec.name)
+        own = self._rows.places.get(spec.name)
+        if own is None and spec.name not in self._rows.specs and spec.name in self._former:
+            own = self._former[spec.name][1]
         if own is not None:
             # The operator's folder: some families have their transformer elsewhere than in `transformer/`.
-            return own if is_usable(own, ()) else None
+            return own if own.is_file() or is_usable(own, ()) else None
+        if spec.family in STABLE_DIFFUSION:
+            return self._locate_parts(spec)
         names = [spec.name] if spec.stored_bits else [spec.name, spec.geometry]
         if spec.repo is not None:
             names.append(spec.repo.rpartition("/")[2])
@@ -155,6 +222,21 @@ class Library:
             return None
         return self._further(HubFiles(repo=spec.repo, patterns=spec.files))
 
+    def _locate_parts(self, spec: ModelSpec) -> Path | None:
+        """The folder of a model of the catalogue: as downloaded, or with whatever variants of its weights."""
+        assert spec.repo is not None
+        own = self._models_dir / spec.name
+        if is_usable(own, LAYOUT):
+            return own
+        return next(
+            (
+                there
+                for files in (spec.files, LAYOUT)
+                if (there := self._further(HubFiles(repo=spec.repo, patterns=files)))
+            ),
+            None,
+        )
+
     def _further(self, files: HubFiles) -> Path | None:
         """The folder of a repository: put there by the operator, or downloaded by us or by another tool."""
         own, ours = self._models_dir / files.repo.rpartition("/")[2], folder_of(self._models_dir, files.repo)
@@ -162,3 +244,7 @@ class Library:
             if is_usable(folder, files.patterns):
                 return folder
         return hub_snapshot(files.repo, files.patterns)
+
+
+def _source(spec: ModelSpec, places: Mapping[str, Path]) -> str:
+    return str(places.get(spec.name) or spec.repo or spec.name)

@@ -39,8 +39,10 @@ def _hashed(file: Path, _changed_ns: int, _size: int) -> str:
 
 
 def weights_bytes(source: Path) -> int:
-    """Bytes of a model's weights on disk."""
+    """Bytes of a model's weights on disk: of those in its folder, or of its only file."""
     listing = listing_of(source)
+    if listing is None and source.is_file():
+        return source.stat().st_size
     files = {} if listing is None else listing.files
     return sum(stamp.size for name, stamp in files.items() if name.endswith(".safetensors"))
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Literal
 
 from engine.catalog import EMBEDDED, ModelSpec
+from engine.catalog.spec import STABLE_DIFFUSION
 from engine.protocol import Generate, Load, Upscale
-from gateway.errors import InsufficientMemory
+from gateway.errors import InsufficientMemory, ModelNotFound, ModelNotServed
 from gateway.jobs.plans import EngineJob
 from gateway.machine import total_bytes
 from gateway.models.library import Library
 from gateway.models.weights import stored_bits, weights_bytes
 from gateway.residency.device import MEMORY_SHARE
-from gateway.residency.footprint import Footprint, Peaks, guess
+from gateway.residency.footprint import GB, Footprint, Peaks, guess
 from gateway.residency.shortage import Shortage
 
 LADDER = ("flux2-klein-4b", "flux2-klein-4b-mlx-8bit", "flux2-klein-4b-mlx-4bit", EMBEDDED)
@@ -73,10 +75,28 @@ class Admission:
         folder = self._library.find_folder(spec)
         # For a model in several repositories only the catalogue has the total.
         known = folder is not None and not spec.also and stored_bits(folder) is None and spec.stored_bits is None
+        # Files of Stable Diffusion have other variants and parts beside what is loaded; its rows are of the latter.
+        known = known and spec.family not in STABLE_DIFFUSION
         disk_bytes = weights_bytes(folder) if folder is not None and known else None
         is_cpu = self._device()[0] == "cpu"
-        guessed = guess(plan, spec, disk_bytes=disk_bytes, is_float32=is_cpu, beside=beside)
+        guessed = guess(
+            plan, spec, disk_bytes=disk_bytes, is_float32=is_cpu, beside=beside, further=self._further_gb(plan)
+        )
         return self._peaks.correct(plan, spec, guessed, beside=beside)
+
+    def _further_gb(self, plan: EngineJob) -> float:
+        """GB of the further models that a plan has in memory beside its own: a refiner, a VAE file."""
+        if not isinstance(plan, Generate) or plan.sampling is None:
+            return 0.0
+        further = 0.0
+        if plan.sampling.refiner is not None:
+            with suppress(ModelNotFound, ModelNotServed):
+                refiner = self._library.find(plan.sampling.refiner.model)
+                further += refiner.loaded_gb(plan.quantize)
+        vae = None if plan.sampling.vae is None else self._library.vaes.find(plan.sampling.vae)
+        if vae is not None and vae.part is not None:
+            further += 4 * vae.part.parameters / GB
+        return further
 
     def fits(self, plan: EngineJob, spec: ModelSpec, *, beside: bool = False) -> bool:
         return self.footprint(plan, spec, beside=beside).peak <= self.limit_bytes
@@ -167,6 +187,8 @@ class Admission:
         for row in self._library.specs:
             bits = row.stored_bits or row.quantize
             same = (row.family, row.geometry, row.task) == (spec.family, spec.geometry, spec.task)
+            if spec.family in STABLE_DIFFUSION:  # one architecture has many checkpoints
+                same = self._library.weights(row.name) == self._library.weights(spec.name)
             if not same or bits is None or row.unavailable is not None:
                 continue
             as_row = plan.model_copy(update={"model": row.name, "quantize": row.quantize})

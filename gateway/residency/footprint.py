@@ -47,10 +47,17 @@ def usual_bytes(plan: Plans, spec: ModelSpec) -> int:
 
 
 def guess(
-    plan: EngineJob, spec: ModelSpec, *, disk_bytes: int | None, is_float32: bool, beside: bool = False
+    plan: EngineJob,
+    spec: ModelSpec,
+    *,
+    disk_bytes: int | None,
+    is_float32: bool,
+    beside: bool = False,
+    further: float = 0.0,
 ) -> Footprint:
     """A guess before anything was learned. `disk_bytes` is the size of 16-bit weights files, if known and unquantised;
     a CPU computes in float32 and keeps its weights so. `beside`: an image is decoded beside the steps of the next one.
+    `further` are GB of models that an image needs beside its own, such as a refiner.
     """
     bits = spec.stored_bits or plan.quantize
     weights = spec.loaded_gb(plan.quantize) * GB
@@ -74,6 +81,7 @@ def guess(
             assert_never(plan)
     if is_float32:
         image *= FLOAT32_RATIO
+    image += further * GB * (2 if is_float32 and bits is None else 1)
     load = weights
     if isinstance(plan, Generate) and plan.low_ram and not plan.references:
         # One after the other: the text encoder, then the transformer.
@@ -199,6 +207,7 @@ def _mode(plan: Generate | Upscale, *, beside: bool = False) -> str:
         ("lora", bool(plan.loras)),
         ("guidance", plan.guidance > 1),
         ("low_ram", plan.low_ram),
+        ("refiner", plan.sampling is not None and plan.sampling.refiner is not None),
         ("beside", beside),
     )
     return " ".join((_model(plan), *(name for name, is_so in parts if is_so)))

@@ -125,10 +125,14 @@ def _name_of(source: Path) -> str:
 
 
 def fingerprint(source: Path) -> dict[str, object]:
-    """What a copy depends on: the files of its source by size and time, and the version of mflux that writes it."""
-    candidates = (file for file in source.rglob("*") if file.suffix in (".safetensors", ".json"))
-    files = sorted(file for file in candidates if not file.name.startswith("."))
-    seen = [[file.relative_to(source).as_posix(), (stat := file.stat()).st_size, stat.st_mtime_ns] for file in files]
+    """What a copy depends on: the files of its source by size and time, and the version of mflux that writes it. A
+    checkpoint in one file is that file.
+    """
+    root = source.parent if source.is_file() else source
+    candidates = [source] if source.is_file() else source.rglob("*")
+    weights = (file for file in candidates if file.suffix in (".safetensors", ".json"))
+    files = sorted(file for file in weights if not file.name.startswith("."))
+    seen = [[file.relative_to(root).as_posix(), (stat := file.stat()).st_size, stat.st_mtime_ns] for file in files]
     return {"mflux": _mflux_version(), "files": seen}
 
 

@@ -38,8 +38,7 @@ class Quarantine:
 
 
 def stamp_of(folder: Path) -> str:
-    """A text that changes when a weights file does."""
-    versions = [
-        (status.st_mtime_ns, status.st_size) for status in map(Path.stat, sorted(folder.glob("**/*.safetensors")))
-    ]
+    """A text that changes when a weights file does. A checkpoint in one file is that file."""
+    files = [folder] if folder.is_file() else sorted(folder.glob("**/*.safetensors"))
+    versions = [(status.st_mtime_ns, status.st_size) for status in map(Path.stat, files)]
     return f"{max((at for at, _ in versions), default=0)} {sum(size for _, size in versions)}"

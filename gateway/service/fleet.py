@@ -157,6 +157,7 @@ class Fleet:
             memory_limit_bytes=status.memory_limit_bytes,
             models=self._placement.models if "engine" in self.options.lanes else (),
             loras=self._placement.loras if "engine" in self.options.lanes else (),
+            files=self._placement.files if "engine" in self.options.lanes else (),
             loaded_model=status.loaded_model,
             jobs=self.leases.job_ids,
             state="draining" if self._is_leaving or self._is_asked_to_drain else status.state,

@@ -70,6 +70,7 @@ class OwnNode:
         return [SeenNode(self._node(), 0.0, self.is_draining)]
 
     def _on_disk(self) -> tuple[str, ...]:
+        self._library.refresh()
         return tuple(spec.name for spec in self._library.specs if self._library.on_disk(spec))
 
     def _node(self) -> Node:

@@ -15,8 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from engine.catalog import ModelSpec
-from engine.protocol import Generate, Load
-from gateway.errors import ModelNotFound
+from engine.protocol import Generate, Load, input_name
+from gateway.errors import ModelNotFound, ModelNotServed
 from gateway.fleet.roster import Need, Roster
 from gateway.jobs.job import Job, JobEvent, Plans, State
 from gateway.jobs.plans import Download, EngineJob, Lane, Ocr, lane_of
@@ -77,6 +77,8 @@ class Placement:
         self.models: tuple[str, ...] = ()
         """The models on this disk."""
         self.loras: tuple[str, ...] = ()
+        self.files: tuple[str, ...] = ()
+        """VAE files and textual inversions on this disk, by their names among the inputs of a run."""
         self._files_due = 0.0
 
     def held_jobs(self, lane: Lane) -> frozenset[str]:
@@ -96,15 +98,20 @@ class Placement:
         self._news.set()
 
     async def look(self) -> None:
-        """Look at the models and LoRAs on this disk."""
-        self.models, self.loras = await asyncio.to_thread(self._files)
+        """Look at the models, LoRAs and further files on this disk."""
+        self.models, self.loras, self.files = await asyncio.to_thread(self._on_disk)
         self._files_due = self._clock() + FILES_EVERY_S
         self._known.clear()  # sizes may be others
 
-    def _files(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    def _on_disk(self) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+        self._library.refresh()
         models = tuple(spec.name for spec in self._library.specs if self._is_usable(spec))
         loras = self._library.loras.all()
-        return models, tuple(lora.name for lora in loras if lora.file is not None and lora.trouble is None)
+        files = (
+            *(input_name("vae", one.name) for one in self._library.vaes.all()),
+            *(input_name("embedding", one.name) for one in self._library.embeddings.all()),
+        )
+        return models, tuple(lora.name for lora in loras if lora.file is not None and lora.trouble is None), files
 
     def _is_usable(self, spec: ModelSpec) -> bool:
         folder = self._library.find_folder(spec)
@@ -256,11 +263,16 @@ class Placement:
             return Need(plan.model)
         try:
             spec = self._library.find(plan.model)
-        except ModelNotFound:  # a LoRA's download, or another node's own model
+        except (ModelNotFound, ModelNotServed):  # a LoRA's download, or another node's own model
             return Need(plan.model)
         drawn: EngineJob = Load(model=spec.name, quantize=spec.quantize) if isinstance(plan, Download) else plan
         loras = frozenset(lora.name for lora in plan.loras) if isinstance(plan, Generate) else frozenset[str]()
         need = Need(spec.name, loras, self._admission.footprint(drawn, spec).peak)
+        if isinstance(plan, Generate) and (sampling := plan.sampling) is not None:
+            vaes = () if sampling.vae is None else (input_name("vae", sampling.vae),)
+            files = frozenset((*vaes, *(input_name("embedding", name) for name in sampling.embeddings)))
+            refiner = None if sampling.refiner is None else sampling.refiner.model
+            need = replace(need, refiner=refiner, files=files)
         if drawn is plan and len(self._known) < KNOWN_MOST:
             self._known[_kind_of(plan)] = need
         return need

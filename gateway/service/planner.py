@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import secrets
 from dataclasses import dataclass, replace
@@ -13,13 +14,15 @@ from gateway.downloads.tracker import Downloads
 from gateway.jobs.job import Job, NewJob
 from gateway.jobs.origin import Origin
 from gateway.jobs.plans import lane_of
-from gateway.jobs.resolve import GenerationRequest, resolve
+from gateway.jobs.resolve import NO_FILES, GenerationRequest, resolve
+from gateway.jobs.resolve_sampling import is_sampled
 from gateway.jobs.resolve_upscale import UpscaleRequest
 from gateway.jobs.resolve_upscale import resolve as resolve_upscale
 from gateway.models.library import Library
 from gateway.ocr.lane import OcrLane
 from gateway.ocr.request import OcrRequest
 from gateway.service.options import ServiceOptions
+from gateway.service.sampling_files import files_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,7 @@ class Planner:
             request = request.model_copy(update={"steps": options.default_steps})
         loras = self._library.loras
         known = await loras.off_loop(loras.known, request.loras, spec) if request.loras else {}
+        files = await asyncio.to_thread(files_of, request, spec, self._library.files) if is_sampled(spec) else NO_FILES
         resolution = resolve(
             request,
             spec,
@@ -66,6 +70,7 @@ class Planner:
             low_ram=options.low_ram,
             leniency=origin.leniency,
             known_loras=known,
+            files=files,
         )
         missing_loras = await self._downloads.need_loras(resolution.plan, origin.owner)
         new = origin.new_job(resolution.plan, request.fingerprint())

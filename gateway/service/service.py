@@ -75,6 +75,7 @@ class JobService(ServiceParts):
             starting.result()
 
     async def _start(self) -> None:
+        await asyncio.to_thread(self.library.refresh)
         for job in await self._store.open(self._bus.publish, self._lose):
             log.info("recovered as %s", job.state, extra={"job": job.id})
             with suppress(StorageFault):  # what is left is small, and counts for the quota

@@ -64,7 +64,9 @@ class ServerSettings(Section):
 
 
 class LocalModel(Section):
-    """A folder of weights, and the catalogue model with its architecture; null: detected from the folder."""
+    """A folder of weights, or a checkpoint of Stable Diffusion in one file, and the catalogue model with its
+    architecture; null: detected from the folder.
+    """
 
     path: FolderPath
     like: str | None = None
@@ -99,6 +101,20 @@ class ModelSettings(Section):
     local: dict[str, LocalModel] = Field(
         default={}, description="Folders served as models: {name: {path: /folder, like: catalogue-name}}."
     )
+    checkpoint_dirs: tuple[FolderPath, ...] = Field(
+        default=(),
+        description="Folders of Stable Diffusion checkpoints: .safetensors files and diffusers folders, each a model.",
+    )
+    vae_dirs: tuple[FolderPath, ...] = Field(default=(), description="Folders of VAE files for checkpoints.")
+    embedding_dirs: tuple[FolderPath, ...] = Field(default=(), description="Folders of textual inversions.")
+    a1111_dir: FolderPath | None = Field(
+        default=None,
+        description="Folder of AUTOMATIC1111, whose checkpoints, VAE files, textual inversions and LoRAs are used.",
+    )
+    hash_checkpoints: bool = Field(
+        default=True,
+        description="Read each new checkpoint once, in the background, for the hash that A1111's clients name it by.",
+    )
     hub: dict[str, HubModel] = Field(
         default={},
         description="Further models from the hub: {name: {repo: org/name, like: catalogue-name, revision: commit}}.",
@@ -112,6 +128,11 @@ class ModelSettings(Section):
     steps_as_sent: bool = Field(
         default=False, description="Run as many steps as requested, even if more steps improve nothing."
     )
+
+    @property
+    def has_checkpoints(self) -> bool:
+        """Whether there may be models that only their folders name."""
+        return bool(self.checkpoint_dirs) or self.a1111_dir is not None
 
 
 class GenerationSettings(Section):
@@ -480,10 +501,11 @@ class Settings(LazyModel):
             check_model(f"models.hub.{name}.like", hub.like, known - {EMBEDDED})
             if name in known | set(models.local):
                 raise ValueError(f"models.hub.{clip(name)}: there is another model of that name")
-        for name, target in models.aliases.items():
-            check_model(f"models.aliases.{name}", target, served)
-        if models.default is not None:
-            check_model("models.default", models.default, served | set(models.aliases))
+        if not models.has_checkpoints:  # else the library looks into their folders
+            for name, target in models.aliases.items():
+                check_model(f"models.aliases.{name}", target, served)
+            if models.default is not None:
+                check_model("models.default", models.default, served | set(models.aliases))
         for name, lora in self.loras.hub.items():
             check_model(f"loras.hub.{name}.like", lora.like, known)
         check_commits(

@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--host", help="address to listen on (default: 127.0.0.1)")
     add("--port", help="port to listen on (default: 7861)")
     add("--also-port", action="append", metavar="PORT", help="another port for the same server; repeatable")
-    add("--model", metavar="NAME|FOLDER", help="default model: a name, or a folder of weights")
+    add("--model", metavar="NAME|FOLDER", help="default model: a name, a folder of weights, or a checkpoint's file")
     add(
         "--base-model",
         metavar="NAME",
@@ -101,6 +101,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--config", type=Path, metavar="FILE", help="settings file (default: ./config.yaml if it exists)")
     add("--output-dir", metavar="FOLDER", help="folder for images (default: ./output)")
     add("--models-dir", metavar="FOLDER", help="folder for models (default: ./models)")
+    add(
+        "--a1111-dir", metavar="FOLDER", help="folder of AUTOMATIC1111, to use its checkpoints, VAEs, LoRAs, embeddings"
+    )
     add("--data-dir", metavar="FOLDER", help="folder for the job database (default: ./data)")
     add("--store", metavar="URL", help="job store of several gateways and workers, postgresql://... (default: SQLite)")
     add("--files", metavar="URL", help="where images and inputs are kept: a folder, or s3://bucket/prefix")
@@ -127,6 +130,9 @@ def _worker_parser() -> argparse.ArgumentParser:
     add("--label", action="append", metavar="NAME=TEXT", help="a label in lists of workers; repeatable")
     add("--memory-gb", metavar="GB", help="memory for models and images (default: what the device has)")
     add("--models-dir", metavar="FOLDER", help="folder for models (default: ./models)")
+    add(
+        "--a1111-dir", metavar="FOLDER", help="folder of AUTOMATIC1111, to use its checkpoints, VAEs, LoRAs, embeddings"
+    )
     add("--output-dir", metavar="FOLDER", help="folder for images that the gateways read, too (default: ./output)")
     add("--data-dir", metavar="FOLDER", help="folder for temporary files (default: ./data)")
     add("--quantize", metavar="BITS", help="bits to quantise models to at load: 3, 4, 5, 6 or 8")
@@ -144,6 +150,7 @@ _ARGUMENTS = {
     "quantize": ("models", "quantize"),
     "output_dir": ("generation", "output_dir"),
     "models_dir": ("models", "cache_dir"),
+    "a1111_dir": ("models", "a1111_dir"),
     "data_dir": ("store", "data_dir"),
     "backend": ("engine", "backend"),
     "log_level": ("log", "level"),
@@ -189,9 +196,10 @@ def _default_model(name_or_folder: str, like: str | None) -> dict[str, Any]:
     if not (name_or_folder.startswith((".", "/", "~", "\\")) or Path(name_or_folder).is_dir()):
         return {"default": name_or_folder}
     folder = Path(name_or_folder).expanduser().absolute()
-    if not folder.is_dir():
+    if not folder.exists():
         raise SettingsError(f"the model folder {clip(name_or_folder)} does not exist")
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-")[:64] or "local"
+    stem = folder.resolve().name.removesuffix(".safetensors")
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-")[:64] or "local"
     return {"default": name, "local": {name: {"path": str(folder), "like": like}}}
 
 

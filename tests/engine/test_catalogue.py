@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.catalog import CATALOG, ModelSpec
+from engine.catalog.spec import STABLE_DIFFUSION
 from gateway.models.suggestions import INSTEAD, instead_of
 from tools.write_models import PAGE, with_tables
 
@@ -63,6 +64,37 @@ def test_model_names_of_other_gateways_resolve_to_a_served_model() -> None:
         assert "Use " in sentence or served in sentence
         assert suggestion == f"Use {served}"
     assert instead_of("nothing-like-it") is None
+
+
+def test_names_of_stable_diffusion_files_resolve_to_rows_or_to_a_folder_for_the_file() -> None:
+    for name in ("v1-5-pruned-emaonly.safetensors [6ce0161689]", "v1-5-pruned.ckpt", "runwayml/stable-diffusion-v1-5"):
+        assert instead_of(name) == ("It is served as stable-diffusion-v1.5", "Use stable-diffusion-v1.5"), name
+    for name in ("sub/dreamshaper_8.safetensors [879db523c3]", "dreamshaper_8.safetensors", "x [879db523c3]"):
+        found = instead_of(name)
+        assert found is not None, name
+        assert all("models.checkpoint_dirs" in text for text in found)
+
+
+STABLE = [spec for spec in CATALOG if spec.family in STABLE_DIFFUSION]
+
+
+@pytest.mark.parametrize("spec", STABLE, ids=lambda spec: spec.name)
+def test_catalogue_row_of_stable_diffusion_downloads_float16_at_a_commit(spec: ModelSpec) -> None:
+    assert spec.revision is not None
+    weights = [file for file in spec.files if file.endswith(".safetensors")]
+    assert all(".fp16." in file for file in weights)
+    encoders = {"sd1": 1, "sd2": 1, "sdxl": 2, "sdxl_refiner": 1}[spec.family]
+    assert len(weights) == 2 + encoders
+    assert all(f"{file.partition('/')[0]}/config.json" in spec.files for file in weights)
+    assert {"model_index.json", "scheduler/scheduler_config.json"} <= set(spec.files)
+    predicts_v = spec.name.removesuffix("-4-bit").removesuffix("-8-bit") == "stable-diffusion-2-1"
+    assert spec.prediction == ("v_prediction" if predicts_v else "epsilon")
+
+
+def test_catalogue_serves_stable_diffusion_of_the_fourth_seed() -> None:
+    for name in ("stable-diffusion-v1.5", "stable-diffusion-xl-base-1.0", "sd-turbo", "sdxl-turbo"):
+        assert (SPECS[name].unavailable, SPECS[name].task) == (None, "generate")
+        assert {f"{name}-4-bit", f"{name}-8-bit"} <= SPECS.keys()
 
 
 def test_catalogue_equals_the_documented_table() -> None:

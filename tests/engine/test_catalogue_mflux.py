@@ -20,8 +20,13 @@ from PIL import Image
 
 from engine.catalog import CATALOG, EMBEDDED, ModelSpec
 from engine.catalog.revisions import MFLUX, OTHERS
+from engine.catalog.spec import STABLE_DIFFUSION
 
-FROM_MFLUX = [spec for spec in CATALOG if spec.name != EMBEDDED and spec.unavailable is None]
+FROM_MFLUX = [
+    spec
+    for spec in CATALOG
+    if spec.name != EMBEDDED and spec.unavailable is None and spec.family not in STABLE_DIFFUSION
+]
 WHOLE = [spec for spec in FROM_MFLUX if not spec.quantize and not spec.stored_bits]
 
 NOT_SERVED: Mapping[str, str] = {

@@ -22,6 +22,7 @@ NODES = st.lists(
         memory_limit_bytes=st.sampled_from([None, 10, 20, 30]),
         models=st.sampled_from([(), ("a",), ("b",), ("a", "b")]),
         loras=st.sampled_from([(), ("l",)]),
+        files=st.sampled_from([(), ("vae v",)]),
     ),
     min_size=1,
     max_size=5,
@@ -30,6 +31,8 @@ NEEDS = st.builds(
     Need,
     model=st.sampled_from(["a", "b"]),
     loras=st.sampled_from([frozenset(), frozenset({"l"})]),
+    refiner=st.sampled_from([None, None, "b"]),
+    files=st.sampled_from([frozenset(), frozenset({"vae v"})]),
     memory_bytes=st.sampled_from([5, 15, 25, 35]),
 )
 

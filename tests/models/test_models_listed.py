@@ -82,7 +82,7 @@ def test_model_list_of_drawing_protocols_has_only_models_ready_to_draw(client: h
         ("dev", "Flux1 models removed. Use flux2-klein-4b or flux2-klein-9b", "flux1-dev"),
         ("Kolors", "It is not served. Use qwen-image", "qwen-image"),
         ("FLUX.1-schnell", "It is served as flux1-schnell", "flux1-schnell"),
-        ("sd3.5-large", "Stable Diffusion is not served. Use z-image", "z-image"),
+        ("sd3.5-large", "Stable Diffusion 3 is not served. Use z-image", "z-image"),
     ],
 )
 def test_model_names_of_other_gateways_are_answered_with_served_model(

@@ -31,6 +31,7 @@ ENGINE_SEEN = {
     "gateway/": (
         *("engine.protocol", "engine.catalog", "engine.client", "engine.clock"),
         *("engine.lora_layouts", "engine.child_notes", "engine.safetensors", "engine.mlx_build", "engine.prompts"),
+        "engine.checkpoints",
     ),
 }
 """What of the engine the others may import: what travels and the catalogue; the gateway also its client and helpers."""

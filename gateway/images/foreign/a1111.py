@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from gateway.images import infotext
+from gateway.images import infotext, sampling_infotext
 from gateway.images.file_texts import USER_COMMENT
 from gateway.images.foreign.values import DrawingFields, file_name, json_object, loras, number, text, whole
 
@@ -43,6 +43,7 @@ def _fields(pairs: Mapping[str, str]) -> DrawingFields:
         "sampler": None if is_ours else text(pairs.get("Sampler")),
         "scheduler": None if is_ours else text(pairs.get("Schedule type")),
         "image_strength": None if any(key in pairs for key in _HIRES) else number(pairs.get("Denoising strength")),
+        "sampling": sampling_infotext.request_in(pairs),
         "loras": loras(used),
     }
 

@@ -167,7 +167,7 @@ def test_any_value_of_a_field_is_drawn_or_refused_by_name(model: type[Txt2Img | 
     init: dict[str, Any] = {"init_images": [INIT]} if model is Img2Img else {}
     try:
         asked = validated(model, {**SMALL, **init, **data.draw(fields)})
-        asked, _ = completed(asked, lambda name: False)
+        asked, _ = completed(asked, lambda name: None)
         found = to_request(asked, checkpoint=None, limits=LIMITS, images=begun(model))
         plan = resolve(found.request, TINY, LIMITS, random_seed=lambda: 1, leniency="drop")
     except GatewayError as error:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import base64
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from adapters.sdapi import ADAPTER
+from adapters.sdapi.checkpoints import checkpoint_rows
 from adapters.sdapi.errors import render_error
 from adapters.sdapi.init_images import InputImages
-from adapters.sdapi.options import checkpoint_rows, options_of, output_options
+from adapters.sdapi.options import options_of, output_options
 from adapters.sdapi.png_info import infotext_of
 from adapters.sdapi.progress import progress_of, running_task, waiting_task
 from adapters.sdapi.request_schemas import Img2Img, Txt2Img
@@ -26,6 +28,7 @@ from gateway.images.png_chunks import with_text
 from gateway.jobs.facts import Queued, Started
 from gateway.jobs.job import Job, Progress, State
 from tests.support import a_job, a_plan
+from tests.support.sampling import Models
 from tests.support.sdapi import BASE, TINY, an_image, opened, told
 
 # ---- the reply -------------------------------------------------------------------------------------
@@ -299,7 +302,8 @@ def test_the_seconds_left_are_unknown_before_the_first_step() -> None:
 
 
 def test_models_are_listed_where_they_are_on_disk_and_the_current_one_always() -> None:
-    rows = checkpoint_rows(CATALOG, {"klein": "flux2-tiny", "big": BASE.name}, lambda spec: spec is TINY, BASE.name)
+    library: Any = Models(CATALOG, [TINY], {"klein": "flux2-tiny", "big": BASE.name})
+    rows = checkpoint_rows(library, BASE.name)
     assert [row["title"] for row in rows] == [BASE.name, "flux2-tiny", "klein"]
     assert all(row["model_name"] == row["title"] == row["filename"] for row in rows)
 

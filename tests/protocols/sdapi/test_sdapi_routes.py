@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from adapters.sdapi.sampling import LATENT_UPSCALERS
 from gateway.images.png_chunks import with_text
 from tests.support.live import Live
 from tests.support.sdapi import INIT, SMALL, an_image, fixtures, opened
@@ -17,7 +18,7 @@ gateway, client = fixtures()
 
 
 EXACT = [
-    ("GET", "latent-upscale-modes", []),
+    ("GET", "latent-upscale-modes", [{"name": name} for name in LATENT_UPSCALERS]),
     ("GET", "sd-vae", []),
     ("GET", "hypernetworks", []),
     ("GET", "face-restorers", []),

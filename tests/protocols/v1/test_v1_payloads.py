@@ -15,6 +15,7 @@ from adapters.v1.requests import library_name, to_request
 from engine.protocol import Lora
 from gateway.errors import InvalidRequest
 from gateway.jobs.resolve import GenerationRequest
+from gateway.jobs.sampling_request import SamplingRequest
 
 APPLE = {"prompt": "an apple"}
 
@@ -96,8 +97,18 @@ def _spellings(field: str, info: Any) -> list[str]:
 
 
 def test_unknown_fields_are_ignored() -> None:
-    extras = {"user": "me", "safety_identifier": 7, "extra_headers": {}, "sampler_name": "x", "strength": 2, "svg": {}}
+    extras = {"user": "me", "safety_identifier": 7, "extra_headers": {}, "strength": 2, "svg": {}}
     assert requested(**extras) == requested()
+
+
+def test_samplers_are_named_beside_the_prompt_or_in_xinferences_kwargs() -> None:
+    assert requested(sampler_name="Euler a", scheduler="karras").sampling == SamplingRequest(
+        sampler="Euler a", schedule="karras"
+    )
+    assert requested(kwargs='{"sampler_name": "DPM++ 2M Karras"}').sampling == SamplingRequest(
+        sampler="DPM++ 2M Karras"
+    )
+    assert requested(sampler="default", scheduler="default").sampling is None
 
 
 def test_kwargs_parameter_is_read_as_xinference_sends_it() -> None:
