@@ -18,6 +18,7 @@ from engine.checkpoints.kinds import GROUP, NotACheckpoint, Prediction
 from engine.checkpoints.saved_folder import SavedFolder
 from engine.checkpoints.sources import missing_layer, unknown_layer
 from engine.pipelines.common.loading import evaluate_parameters
+from engine.pipelines.stable_diffusion.arrays import arrays_of
 from engine.pipelines.stable_diffusion.networks.clip import ClipText
 from engine.pipelines.stable_diffusion.networks.unet import UNet
 from engine.pipelines.stable_diffusion.networks.vae import Vae
@@ -149,10 +150,7 @@ def _quantise(module: nn.Module, bits: int, scales: Collection[str] | None = Non
 
 def _weights(module: nn.Module, network: Network[Any], name: str, dtype: mx.Dtype) -> list[tuple[str, mx.array]]:
     """Every parameter of the module, by its path, not read yet. Raises: NotACheckpoint."""
-    arrays: dict[str, mx.array] = {}
-    for file in network.files:
-        found: Any = mx.load(str(file))
-        arrays |= found
+    arrays = arrays_of(network.files, {source.name for source in network.sources.values()})
     parameters: list[tuple[str, mx.array]] = tree_flatten(module.parameters())
     unread = network.sources.keys() - {path for path, _ in parameters}
     if unread:

@@ -16,10 +16,11 @@ from mlx.utils import tree_flatten
 from engine.checkpoints.folders import recognise_folder
 from engine.checkpoints.kinds import NotACheckpoint
 from engine.pipelines.stable_diffusion import loading
+from engine.pipelines.stable_diffusion.arrays import arrays_of
 from engine.pipelines.stable_diffusion.loading import Parts, load_parts, load_vae
 from engine.pipelines.stable_diffusion.networks.vae import Vae
 from gateway.models.weights import stored_bits
-from tests.support.stable_diffusion import original_arrays, toy_checkpoint, toy_vae, write_safetensors
+from tests.support.stable_diffusion import Dtype, original_arrays, toy_checkpoint, toy_vae, write_safetensors
 from tests.support.stable_diffusion_tensors import Family, toy_tensors
 
 FAMILIES: tuple[Family, ...] = ("sd1", "sd2", "sdxl", "sdxl_refiner")
@@ -75,8 +76,8 @@ def test_parts_tell_v_prediction(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float8"])
-def test_weights_of_every_dtype_are_loaded(dtype: str, sd1: Loaded, tmp_path: Path) -> None:
-    parts = load_parts(toy_checkpoint(tmp_path, "sd1", dtype=dtype))  # type: ignore[arg-type]
+def test_weights_of_every_dtype_are_loaded(dtype: Dtype, sd1: Loaded, tmp_path: Path) -> None:
+    parts = load_parts(toy_checkpoint(tmp_path, "sd1", dtype=dtype))
     for name, network in parts.networks.items():
         exact, found = parameters(sd1.parts.networks[name]), parameters(network)
         assert {array.dtype for array in found.values()} == {mx.float32}
@@ -173,6 +174,21 @@ def test_folder_with_shards_variants_and_new_text_names_is_loaded(sd1: Loaded, t
     (folder / "unet" / shards[1]).unlink()
     with pytest.raises(NotACheckpoint):
         load_parts(folder)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float8"])
+def test_file_with_an_unread_tensor_of_a_type_unknown_to_mlx_is_read(dtype: Dtype, tmp_path: Path) -> None:
+    """Old checkpoints hold the noise of their training, some in float64."""
+    arrays = {"a": np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3), "b": np.ones(2, np.float32)}
+    plain, file = tmp_path / "plain.safetensors", tmp_path / "with_float64.safetensors"
+    write_safetensors(plain, arrays, dtype)
+    write_safetensors(file, {"alphas_cumprod": np.ones(3), **arrays}, dtype)
+    with pytest.raises(RuntimeError):
+        mx.load(str(file))
+    found, wanted = arrays_of([file], arrays), arrays_of([plain], arrays)
+    assert found.keys() == wanted.keys()
+    assert all(array.dtype == wanted[name].dtype for name, array in found.items())
+    assert all(mx.array_equal(array, wanted[name]) for name, array in found.items())
 
 
 def test_tensor_of_another_size_is_refused_by_its_name(tmp_path: Path) -> None:
