@@ -11,7 +11,7 @@ from engine.catalog import ModelSpec
 from engine.drawing.base import Backend, Decode, FinishedImage, Watcher
 from engine.drawing.canvas import to_finished_image
 from engine.pass_watcher import PassWatcher
-from engine.protocol import Generate, SecondPass, steps_to_run
+from engine.protocol import Generate, Sampling, SecondPass, prompt_steps, steps_to_run
 
 FIRST = "first pass"
 """Name of the first pass's image among the inputs of the second; no blob has this name."""
@@ -40,9 +40,9 @@ def denoise(
         finished = tiles.draw(backend, spec, plan, plan.tiles, image, inputs, watcher, save_temporary)
         return lambda: finished
     second = plan.second_pass
-    if second is None:
+    if second is None or second.enlarges_latents:
         return backend.denoise(spec, plan, image, inputs, watcher)
-    after = steps_to_run(second.steps, second.denoise)
+    after = steps_to_run(second.steps, second.denoise) if plan.sampling is None else second.steps
     first = PassWatcher(watcher, 0, after)
     path = save_temporary(enlarge(backend.draw(spec, plan, image, inputs, first), second))
     update = {
@@ -57,9 +57,28 @@ def denoise(
         "mask": None,
         "paste": None,
     }
+    if plan.sampling is not None:
+        update |= second_sampling(plan, plan.sampling, second, untouched=first.skipped or second.denoise <= 0)
     over = plan.model_copy(update=update)
     last = PassWatcher(watcher, first.run, 0, own_prompt=over.prompt != plan.prompt)
     return backend.denoise(spec, over, image, {**inputs, FIRST: path}, last)
+
+
+def second_sampling(plan: Generate, sampling: Sampling, second: SecondPass, *, untouched: bool) -> dict[str, object]:
+    """Fields of the second pass's plan for Stable Diffusion; with `untouched` it only enlarges.
+
+    Source: A1111 1.10.1 sample_hr_pass: exactly the steps that were asked for. A refiner goes on with this pass only.
+    """
+    changed = {
+        "sampler": second.sampler or sampling.sampler,
+        "schedule": second.schedule or sampling.schedule,
+        "first_pass_steps": prompt_steps(plan.steps, sampling.sampler),
+    }
+    return {
+        "negative_prompt": plan.negative_prompt if second.negative_prompt is None else second.negative_prompt,
+        "guidance": plan.guidance if second.guidance is None else second.guidance,
+        "sampling": None if untouched else sampling.model_copy(update=changed),
+    }
 
 
 def plan_of_image(plan: Generate, image: int) -> Generate:

@@ -44,7 +44,7 @@ def draw(
     before = enlarge(canvas.open_input(inputs[plan.init_image]), tiles)
     result = Image.new("RGB", before.size)
     lefts, tops = tiles.corners(plan.width_px, plan.height_px)
-    steps, count, number = steps_to_run(plan.steps, plan.denoise), len(lefts) * len(tops), 0
+    steps, count, number = steps_to_run(plan.steps, plan.denoise, plan.sampling), len(lefts) * len(tops), 0
     drawn_px, skipped, overview = (plan.width_px, plan.height_px), False, Overview(before)
     for row, top in enumerate(tops):
         strip = Image.new("RGB", (before.width, plan.height_px))

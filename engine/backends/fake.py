@@ -142,7 +142,7 @@ class FakeBackend:
         for reading in prompt_readings(plan, self._script):
             watcher.report_prompt(reading)
         drawn = draw_gradients(plan, image, frame)
-        steps = steps_to_run(plan.steps, plan.denoise)
+        steps = steps_to_run(plan.steps, plan.denoise, plan.sampling)
         with suppress(ImageSkipped):
             for step in range(1, steps + 1):
                 began = time.monotonic()

@@ -94,7 +94,7 @@ class MlxBackend:
         mx.reset_peak_memory()
         try:
             with self._errors(plan), self._without_cache(plan.low_ram):
-                decode_image = self._pipeline.denoise(ImageTask(plan, image, frame, loras), watcher)
+                decode_image = self._pipeline.denoise(ImageTask(plan, image, frame, loras, inputs), watcher)
         except LoraFault as fault:
             raise BackendError("bad_input", f"LoRA '{names[fault.file]}' cannot be used: it {fault.reason}.") from fault
 

@@ -1,7 +1,7 @@
 """Stable Diffusion 1.5, 2.1 and XL, their turbos and the refiner of XL.
 
-Sizes are those of the weights in float16. Convolutions, embeddings and the VAE are not quantised; XL's VAE is in
-float32 in memory, since it overflows float16.
+Sizes are those of the weights in float16. Convolutions, embeddings and the VAE are not quantised; the VAE is in float32
+in memory, since that of XL overflows float16.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _V15 = ModelSpec(
     licence="CreativeML Open RAIL-M",
     description="Stable Diffusion 1.5, 0.9B parameters",
     size_gb=2.13,
-    weights_gb=2.13,
-    fixed_gb=1.37,
+    weights_gb=2.3,
+    fixed_gb=1.54,
     distilled=False,
     default_steps=20,
     useful_max_steps=150,
@@ -52,8 +52,8 @@ _V21_BASE = _V15.model_copy(
         "licence": _OPEN_RAIL_PLUS,
         "description": "Stable Diffusion 2.1 base, 0.9B parameters",
         "size_gb": 2.58,
-        "weights_gb": 2.58,
-        "fixed_gb": 1.4,
+        "weights_gb": 2.75,
+        "fixed_gb": 1.57,
     }
 )
 

@@ -142,7 +142,8 @@ class Frame:
 
 
 def frame_of(plan: Generate, native_px: int | None, inputs: Mapping[str, str], *, grey_edges: bool = False) -> Frame:
-    """Frame of a plan. Denoise 1 ignores the input image outside the part that a mask keeps; denoise 0 keeps it.
+    """Frame of a plan. Denoise 1 ignores the input image outside the part that a mask keeps; denoise 0 keeps it. Not so
+    where Stable Diffusion is sampled as in A1111, which adds noise to the input image at any denoise.
 
     Raises: BackendError("bad_input").
     """
@@ -165,16 +166,21 @@ def _frame_of(plan: Generate, native_px: int | None, inputs: Mapping[str, str]) 
         # What is generated inside a mask is only a part of the image, where a whole reference image would be out of
         # place.
         references = () if plan.mask else tuple(contain(reference, drawn) for reference in references)
-    if plan.init_image is None or (plan.denoise >= 1 and plan.mask is None):
+    is_sampled = plan.sampling is not None
+    if plan.init_image is None or (plan.denoise >= 1 and plan.mask is None and not is_sampled):
+        second = plan.second_pass
+        if second is not None and second.enlarges_latents:
+            requested = (second.width_px, second.height_px)
         return Frame(requested, drawn, references=references)
     init = stretch(open_input(inputs[plan.init_image]), requested)
     mask = None if plan.mask is None else stretch(open_mask(inputs[plan.mask]), requested)
     patch = _patch_of(plan, init, mask, inputs)
-    if plan.denoise <= 0:
+    if plan.denoise <= 0 and not is_sampled:
         return Frame(requested, requested, untouched=init if patch is None else patch.base)
     if plan.stretch_latents and native_px is None and mask is None:
         whole = open_input(inputs[plan.init_image])
-        own = (max(16, whole.width // 16 * 16), max(16, whole.height // 16 * 16))
+        cell = 8 if is_sampled else 16
+        own = (max(cell, whole.width // cell * cell), max(cell, whole.height // cell * cell))
         return Frame(requested, drawn, stretch(whole, own), references=references, patch=patch)
     part = None if mask is None or native_px is None else _surroundings(mask)
     if mask is not None and part is not None:

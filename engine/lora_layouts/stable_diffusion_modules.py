@@ -53,7 +53,7 @@ class Sizes:
 
 
 _SD1 = UNetSizes((320, 640, 1280, 1280), (1, 1, 1, 0), 1, 768)
-_CLIP_L, _OPEN_CLIP_H, _BIG_G = TextSizes(768, 12), TextSizes(1024, 24), TextSizes(1280, 32, 1280)
+_CLIP_L, _OPEN_CLIP_H, _BIG_G = TextSizes(768, 12), TextSizes(1024, 23), TextSizes(1280, 32, 1280)
 STANDARD: Mapping[str, Sizes] = {
     "sd1": Sizes(_SD1, {TEXT_ENCODER: _CLIP_L}),
     "sd2": Sizes(UNetSizes(_SD1.channels, _SD1.depths, 1, 1024), {TEXT_ENCODER: _OPEN_CLIP_H}),
@@ -62,7 +62,7 @@ STANDARD: Mapping[str, Sizes] = {
     ),
     "sdxl_refiner": Sizes(UNetSizes((384, 768, 1536, 1536), (0, 4, 4, 0), 4, 1280, 2560), {TEXT_ENCODER_2: _BIG_G}),
 }
-"""Sizes of the published models, by family."""
+"""Sizes of the published models, by family. SD 2 reads the last layer but one of its text encoder, which has 24."""
 
 
 def modules_of(sizes: Sizes) -> dict[str, Module]:

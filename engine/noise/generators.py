@@ -19,6 +19,10 @@ Shape = tuple[int, int, int]
 class NormalGenerator(Protocol):
     """Sequence of normally distributed values that a seed begins."""
 
+    def restart(self, seed: int) -> None:
+        """Begin the sequence of another seed."""
+        ...
+
     def normal(self, count: int) -> NDArray[np.float32]:
         """The next `count` values."""
         ...

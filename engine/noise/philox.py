@@ -28,6 +28,10 @@ class PhiloxGenerator:
     """
 
     def __init__(self, seed: int) -> None:
+        self.restart(seed)
+
+    def restart(self, seed: int) -> None:
+        """Begin the values of another seed."""
         self._key = (seed & WORD, seed >> 32 & WORD)
         self._calls = 0
 

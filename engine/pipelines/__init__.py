@@ -1,10 +1,11 @@
-"""Pipelines of mflux, a module for each model family. It imports MLX, so only the child process may import it."""
+"""Pipelines, a module for each model family. It imports MLX, so only the child process may import it."""
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import cast
 
+from engine.catalog.spec import STABLE_DIFFUSION
 from engine.drawing.base import Model
 from engine.pipelines import flux2
 from engine.pipelines.common.base import Pipeline, Upscaler
@@ -14,7 +15,8 @@ def load(model: Model) -> Pipeline:
     """Load the pipeline of a model. FLUX.2 is imported in advance, other families when they are needed."""
     if model.spec.family == "flux2_tiny":
         return flux2.load_tiny(model)
-    return cast(Pipeline, import_module(f"engine.pipelines.{model.spec.family}").load(model))
+    name = "stable_diffusion" if model.spec.family in STABLE_DIFFUSION else model.spec.family
+    return cast(Pipeline, import_module(f"engine.pipelines.{name}").load(model))
 
 
 def load_upscaler(model: Model) -> Upscaler:

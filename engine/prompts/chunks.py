@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from engine.prompts.attention import Part, parse_attention
 from engine.prompts.errors import PromptError
 from engine.prompts.names import EmbeddingNames
-from engine.prompts.tokenizer import COMMA, END, START, ClipTokenizer
+from engine.prompts.tokenizer import COMMA, END, START, clip_tokenizer
 from engine.protocol.sampling import Emphasis
 
 CHUNK_TOKENS = 75
@@ -54,7 +54,6 @@ EMPTY_CHUNK = Chunk((START, *(END,) * (CHUNK_TOKENS + 1)), (1.0,) * SEQUENCE_TOK
 class ChunkOptions:
     """How texts are split into chunks."""
 
-    tokenizer: ClipTokenizer
     names: EmbeddingNames
     emphasis: Emphasis = "Original"
     comma_padding_backtrack: int = 20
@@ -85,7 +84,7 @@ class _Splitter:
         self._last_comma: int | None = None
 
     def add(self, part: Part) -> None:
-        tokens = self._options.tokenizer.encode(part.text)
+        tokens = clip_tokenizer().encode(part.text)
         position = 0
         while position < len(tokens):
             token = tokens[position]

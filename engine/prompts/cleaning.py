@@ -26,9 +26,10 @@ order takes time quadratic in their number."""
 
 
 def _replacements() -> Mapping[int, str]:
-    found = {code: unicodedata.normalize("NFKC", chr(code)) for code in (*map(ord, _LIGATURES), *_WIDTHS)}
-    found |= dict.fromkeys(map(ord, _SINGLE_QUOTES), "'") | dict.fromkeys(map(ord, _DOUBLE_QUOTES), '"')
-    return found | dict.fromkeys(_CONTROLS, "") | dict.fromkeys(_SURROGATES, "\ufffd") | {0x3000: " "}
+    quotes = dict.fromkeys(map(ord, _SINGLE_QUOTES), "'") | dict.fromkeys(map(ord, _DOUBLE_QUOTES), '"')
+    codes = (*map(ord, _LIGATURES), *_WIDTHS)
+    found = {code: unicodedata.normalize("NFKC", chr(code)).translate(quotes) for code in codes}
+    return found | quotes | dict.fromkeys(_CONTROLS, "") | dict.fromkeys(_SURROGATES, "\ufffd") | {0x3000: " "}
 
 
 _REPLACEMENTS = _replacements()
@@ -36,8 +37,8 @@ _REPLACEMENTS = _replacements()
 
 def clean(text: str) -> str:
     """The text as the tokenizer reads it; linear in its length."""
-    if "&" in text and "<" not in text:
-        text = "".join(_unescaped(text))
+    if "&" in text:
+        text = "\n".join(line if "<" in line else "".join(_unescaped(line)) for line in text.split("\n"))
     text = text.translate(_REPLACEMENTS)
     if not text.isascii():
         text = "".join(unicodedata.normalize("NFC", piece) for piece in _pieces(text))

@@ -112,6 +112,8 @@ class PromptSchedule:
     """Last step of the last text."""
     ends: tuple[int, ...]
     """Last steps of the texts, ascending."""
+    items: int
+    """Pieces of text and brackets of the prompt."""
     _root: _Group
     _steps_until: dict[str, int]
 
@@ -160,20 +162,24 @@ def parse_schedule(text: str, steps: int, *, hires_steps: int | None = None, old
     last = steps if hires_steps is None or old else hires_steps
     ends = {last}
     steps_until: dict[str, int] = {}
+    items, alternates = 0, False
     for item in _items(root):
+        items += 1
         if isinstance(item, _Alternate):
-            ends.update(range(1, last + 1))
-        elif item.when not in steps_until:
+            alternates = True
+        elif isinstance(item, _Scheduled) and item.when not in steps_until:
             first_pass = None if hires_steps is None or old else steps
             steps_until[item.when] = until = _step_of(item.when, last, first_pass, old=old)
             if until >= 1:
                 ends.add(until)
-    return PromptSchedule(last, tuple(sorted(ends)), root, steps_until)
+    if alternates:
+        ends.update(range(1, last + 1))
+    return PromptSchedule(last, tuple(sorted(ends)), items, root, steps_until)
 
 
 def fixed_schedule(text: str) -> PromptSchedule:
     """Schedule of a text that is meant at every step, whatever brackets it has."""
-    return PromptSchedule(1, (1,), _Group([text]), {})
+    return PromptSchedule(1, (1,), 1, _Group([text]), {})
 
 
 def prompt_schedule(
@@ -198,17 +204,17 @@ def _step_of(when: str, last: int, first_pass: int | None, *, old: bool) -> int:
     return int(max(min(step, last), -1.0))
 
 
-def _items(root: _Group) -> Iterator[_Scheduled | _Alternate]:
+def _items(root: _Group) -> Iterator[_Item]:
+    """All items, those inside others too."""
     waiting: list[_Item] = [root]
     while waiting:
         item = waiting.pop()
+        yield item
         if isinstance(item, _Group):
             waiting.extend(item.items)
         elif isinstance(item, _Scheduled):
-            yield item
             waiting += (item.before, item.after)
         elif isinstance(item, _Alternate):
-            yield item
             waiting.extend(item.options)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from engine.prompts.tokenizer import ClipTokenizer
+from engine.prompts.tokenizer import clip_tokenizer
 
 
 @dataclass(slots=True)
@@ -34,13 +34,13 @@ class EmbeddingNames:
     Of two names with the same tokens, such as two that differ in case, the first one counts.
     """
 
-    def __init__(self, tokenizer: ClipTokenizer, vectors: Mapping[str, int]) -> None:
+    def __init__(self, vectors: Mapping[str, int]) -> None:
         """`vectors`: number of vectors, 1 to 75, by name."""
         self._vectors = dict(vectors)
         self._root = _Node()
         for name in vectors:
             node = self._root
-            for token in tokenizer.encode(name):
+            for token in clip_tokenizer().encode(name):
                 node = node.following.setdefault(token, _Node())
             if node is not self._root and node.name is None:
                 node.name = name

@@ -13,10 +13,16 @@ from engine.prompts.chunks import EMPTY_CHUNK, Chunk, ChunkOptions, split_chunks
 from engine.prompts.composition import split_composition
 from engine.prompts.editing import PromptSchedule, fixed_schedule, parse_schedule
 from engine.prompts.errors import PromptError
+from engine.prompts.names import EmbeddingNames
+from engine.protocol.sampling import Sampling
 
+MOST_PROMPTS = 64
+"""Prompts that are joined by AND: the network is evaluated for each of them."""
+MOST_ITEMS = 2**19
+"""Pieces of text and brackets of prompts times the texts that they mean at their steps."""
 MOST_CHARACTERS = 2**20
-"""Characters of all the different texts that a prompt means at its steps."""
-MOST_SCHEDULE_CHUNKS = 2048
+"""Characters of all the different texts that both prompts mean at their steps."""
+MOST_CHUNKS = 2048
 """Chunks of all these texts."""
 
 
@@ -77,40 +83,58 @@ class PlannedPrompts:
                     yield from (used.name for used in chunk.embeddings)
 
 
+def chunk_options(sampling: Sampling, names: EmbeddingNames) -> ChunkOptions:
+    """How the prompts of a job are split; `names` are those of the textual inversions that fit the model."""
+    return ChunkOptions(names, sampling.emphasis, sampling.comma_padding_backtrack)
+
+
 def plan_prompts(prompt: str, negative_prompt: str, steps: Pass, options: ChunkOptions) -> PlannedPrompts:
     """Plan both prompts. AND in a negative prompt is a word. Raises: PromptError."""
-    prompts = tuple(_plan(part.text, part.weight, steps, options) for part in split_composition(prompt))
-    return PlannedPrompts(prompts, _plan(negative_prompt, 1.0, steps, options))
+    parts = split_composition(prompt)
+    if len(parts) > MOST_PROMPTS:
+        raise PromptError(f"The prompt joins {len(parts)} prompts by AND; at most {MOST_PROMPTS} are possible.")
+    planner = _Planner(options)
+    prompts = tuple(planner.plan(_schedule(part.text, steps), part.weight) for part in parts)
+    return PlannedPrompts(prompts, planner.plan(_schedule(negative_prompt, steps)))
 
 
 def plan_text(text: str, options: ChunkOptions) -> PlannedPrompt:
     """Plan a text that is meant at every step: without editing and AND. Raises: PromptError."""
-    return _planned(fixed_schedule(text), 1.0, options)
+    return _Planner(options).plan(fixed_schedule(text))
 
 
-def _plan(text: str, weight: float, steps: Pass, options: ChunkOptions) -> PlannedPrompt:
-    schedule = parse_schedule(text, steps.steps, hires_steps=steps.hires_steps, old=steps.old_editing)
-    return _planned(schedule, weight, options)
+def _schedule(text: str, steps: Pass) -> PromptSchedule:
+    return parse_schedule(text, steps.steps, hires_steps=steps.hires_steps, old=steps.old_editing)
 
 
-def _planned(schedule: PromptSchedule, weight: float, options: ChunkOptions) -> PlannedPrompt:
-    texts: dict[str, int] = {}
-    entries, characters = [], 0
-    for _, found in schedule.texts():
-        if found not in texts:
-            texts[found] = len(texts)
-            characters += len(found)
-            if characters > MOST_CHARACTERS:
+class _Planner:
+    """Plans prompts whose work together is bounded."""
+
+    def __init__(self, options: ChunkOptions) -> None:
+        self._options = options
+        self._items = self._characters = self._chunks = 0
+
+    def plan(self, schedule: PromptSchedule, weight: float = 1.0) -> PlannedPrompt:
+        self._items += schedule.items * len(schedule.ends)
+        if self._items > MOST_ITEMS:
+            raise PromptError("The prompt has too many brackets for the steps at which it changes; use fewer.")
+        texts: dict[str, int] = {}
+        entries = []
+        for _, text in schedule.texts():
+            if text not in texts:
+                texts[text] = len(texts)
+                self._characters += len(text)
+            if self._characters > MOST_CHARACTERS:
                 raise PromptError("The prompt means too many long texts at its steps; use shorter or fewer options.")
-        entries.append(texts[found])
-    chunks, count = [], 0
-    for found in texts:
-        chunks.append(split_chunks(found, options))
-        count += len(chunks[-1])
-        if count > MOST_SCHEDULE_CHUNKS:
-            raise PromptError(
-                f"The texts that the prompt means at its steps have more than {MOST_SCHEDULE_CHUNKS} chunks."
-            )
-    most = max(map(len, chunks))
-    filled = tuple((*own, *(EMPTY_CHUNK,) * (most - len(own))) for own in chunks)
-    return PlannedPrompt(weight, tuple(texts), filled, tuple(entries), schedule)
+            entries.append(texts[text])
+        chunks = [self._split(text) for text in texts]
+        most = max(map(len, chunks))
+        filled = tuple((*own, *(EMPTY_CHUNK,) * (most - len(own))) for own in chunks)
+        return PlannedPrompt(weight, tuple(texts), filled, tuple(entries), schedule)
+
+    def _split(self, text: str) -> tuple[Chunk, ...]:
+        chunks = split_chunks(text, self._options)
+        self._chunks += len(chunks)
+        if self._chunks > MOST_CHUNKS:
+            raise PromptError(f"The texts that the prompt means at its steps have more than {MOST_CHUNKS} chunks.")
+        return chunks

@@ -37,7 +37,17 @@ from engine.protocol.plans import (
     Upscale,
     steps_to_run,
 )
-from engine.protocol.sampling import Emphasis, RandomSource, Refiner, SamplerName, Sampling, ScheduleName, input_name
+from engine.protocol.sampling import (
+    SECOND_ORDER,
+    Emphasis,
+    RandomSource,
+    Refiner,
+    SamplerName,
+    Sampling,
+    ScheduleName,
+    input_name,
+    prompt_steps,
+)
 from engine.protocol.wire import (
     MAX_LINE_BYTES,
     Cancel,
@@ -57,6 +67,7 @@ from engine.protocol.wire import (
 
 __all__ = [
     "MAX_LINE_BYTES",
+    "SECOND_ORDER",
     "UNCACHED",
     "Cancel",
     "CancelReason",
@@ -106,5 +117,6 @@ __all__ = [
     "decode_report",
     "encode",
     "input_name",
+    "prompt_steps",
     "steps_to_run",
 ]

@@ -83,6 +83,11 @@ class SecondPass(Frozen):
     sampler: SamplerName | None = None
     schedule: ScheduleName | None = None
 
+    @property
+    def enlarges_latents(self) -> bool:
+        """Whether the latents of the first pass are enlarged instead of its pixels."""
+        return self.enlarge.startswith("latent")
+
 
 class Tiles(Frozen):
     """Tiles ("SD upscale"): the input image is enlarged, and denoised in overlapping tiles of the plan's size.
@@ -231,8 +236,13 @@ class Save(Frozen):
     """Absolute path."""
 
 
-def steps_to_run(steps: int, denoise: float) -> int:
-    """Steps that img2img runs: that fraction of the requested steps, and at least one; 0 at denoise 0."""
+def steps_to_run(steps: int, denoise: float, sampling: Sampling | None = None) -> int:
+    """Steps that img2img runs: that fraction of the requested steps, and at least one; 0 at denoise 0. Where Stable
+    Diffusion is sampled, A1111's number, or all of them where the sampling says so.
+    """
+    if sampling is not None:
+        fixed = sampling.img2img_fix_steps or sampling.first_pass_steps is not None
+        return steps if fixed else int(min(denoise, 0.999) * steps) + 1
     return max(1, round(steps * denoise)) if denoise > 0 else 0
 
 

@@ -31,6 +31,8 @@ SamplerName = Literal[
     "UniPC",
     "LCM",
 ]
+SECOND_ORDER: frozenset[SamplerName] = frozenset({"DPM++ SDE", "DPM++ 2S a", "Heun", "DPM2", "DPM2 a", "Restart"})
+"""Samplers that call the network twice a step."""
 ScheduleName = Literal[
     "Automatic",
     "Uniform",
@@ -109,6 +111,13 @@ class Sampling(Frozen):
     embeddings: tuple[str, ...] = ()
     """Names of textual inversions that the prompts may mean; their files are the inputs `embedding NAME`."""
     refiner: Refiner | None = None
+    first_pass_steps: int | None = None
+    """In the second pass of hires fix: the steps of the pass before, as prompt editing counts them."""
+
+
+def prompt_steps(steps: int, sampler: SamplerName) -> int:
+    """Steps as prompt editing counts them: calls of the network."""
+    return 2 * steps if sampler in SECOND_ORDER else steps
 
 
 def input_name(kind: Literal["vae", "embedding", "model"], name: str) -> str:

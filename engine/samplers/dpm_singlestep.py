@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from math import expm1, log
+from math import exp, expm1, log
 
 import mlx.core as mx
 import numpy as np
@@ -63,6 +63,7 @@ def _through_logarithms(sigma: float, sigma_next: float) -> tuple[float, float, 
 
     The Brownian motion resolves such small differences.
     """
-    start, end = (-np.log(np.float32(level)) for level in (sigma, sigma_next))
+    start, end = (np.float32(-log(np.float32(level))) for level in (sigma, sigma_next))
     middle = start + (end - start) * np.float32(0.5)
-    return float(np.exp(-start)), float(np.exp(-middle)), float(np.exp(-end))
+    first, second, third = (float(np.float32(exp(-time))) for time in (start, middle, end))
+    return first, second, third

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 MOST_DENOISE = 0.999
 MOST_STEPS = 10_000
-"""Bound on the steps of a schedule of which only the end runs."""
+"""Bound on the steps of a schedule of which only the end runs. A1111 has none; beyond it the part hardly changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +25,9 @@ class Part:
 def part_to_run(steps: int, denoise: float, *, fixed_steps: bool) -> Part:
     """Part of a schedule for a denoise of 0 to 1.
 
-    Of `steps` that share runs, and one more; with `fixed_steps` exactly `steps` of a longer schedule, which has at most
-    10,000.
+    Of `steps` that share runs, and one more; with `fixed_steps` exactly `steps` of a longer schedule.
 
-    Raises: ValueError where `steps` or `denoise` is out of range; with `fixed_steps`, also where `denoise` is 0.
+    Raises: ValueError where `steps` or `denoise` is out of range, also where `denoise` is 0 with `fixed_steps`.
     """
     if steps < 1:
         raise ValueError("steps must be at least 1")
@@ -37,6 +36,6 @@ def part_to_run(steps: int, denoise: float, *, fixed_steps: bool) -> Part:
     share = min(denoise, MOST_DENOISE)
     if not fixed_steps:
         return Part(steps, int(share * steps))
-    if share * MOST_STEPS < steps:
-        raise ValueError("denoise is too small for that many steps")
-    return Part(int(steps / share), steps - 1)
+    if not share:
+        raise ValueError("denoise must be above 0 for a fixed number of steps")
+    return Part(max(steps, int(min(steps / share, MOST_STEPS))), steps - 1)

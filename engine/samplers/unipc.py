@@ -50,8 +50,13 @@ class _Point:
         return (self.time - 1.0 / TIMESTEPS) * 1000.0
 
 
+def time_of(timestep: int) -> float:
+    """Time of a timestep."""
+    return (timestep + 1) / TIMESTEPS
+
+
 def unipc(run: Run, x: mx.array, steps: int, levels: NoiseLevels, start_time: float = 1.0) -> mx.array:
-    """UniPC with `steps` evaluations; its order falls to 1 at the end."""
+    """UniPC with `steps` evaluations; its order falls to 1 at the end. A1111 refuses fewer than three steps."""
     points = _points(steps, levels, start_time)
     order = min(MOST_ORDER, steps)
     denoised = predict(run.denoise, x, points[0].alpha, points[0].timestep).denoised

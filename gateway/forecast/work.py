@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from engine.catalog import ModelSpec
-from engine.protocol import Generate, Load, Upscale, steps_to_run
+from engine.protocol import SECOND_ORDER, Generate, Load, Upscale, steps_to_run
 from gateway.jobs.job import Plans
 from gateway.jobs.plans import Download, Lane, Ocr
 from gateway.models.lora_repositories import LORA
@@ -70,7 +70,7 @@ def work_of(plan: Plans, spec: ModelSpec | None = None, done: int = 0) -> Work:
 
 def _drawing(plan: Generate, spec: ModelSpec | None, done: int) -> Work:
     begins = plan.init_image is not None
-    first_steps = steps_to_run(plan.steps, plan.denoise) if begins else plan.steps
+    first_steps = steps_to_run(plan.steps, plan.denoise, plan.sampling) if begins else plan.steps
     native = None if spec is None or spec.native_px is None else spec.native_px**2
     first = native or plan.width_px * plan.height_px
     steps, pixel_steps, filed = first_steps, float(first_steps * first), plan.width_px * plan.height_px
@@ -81,9 +81,11 @@ def _drawing(plan: Generate, spec: ModelSpec | None, done: int) -> Work:
         mode += "+guidance"
     if plan.loras:
         mode += "+lora"
+    if plan.sampling is not None and plan.sampling.sampler in SECOND_ORDER:
+        mode += "+second_order"
     if (second := plan.second_pass) is not None:
         mode += "+second"
-        more = steps_to_run(second.steps, second.denoise)
+        more = second.steps if plan.sampling else steps_to_run(second.steps, second.denoise)
         filed = second.width_px * second.height_px
         steps, pixel_steps = steps + more, pixel_steps + more * (native or filed)
     if plan.tiles is not None:

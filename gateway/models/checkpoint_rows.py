@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from engine.catalog.spec import Family, ModelSpec
 from engine.checkpoints.kinds import Checkpoint
 from gateway.models.checkpoints import CheckpointFile
+from gateway.models.weights import stored_bits
 
 FAMILY_WORDS: Mapping[Family, str] = {
     "sd1": "Stable Diffusion 1",
@@ -33,7 +34,7 @@ _WITHIN = 0.001
 """Difference of an inpainting model's parameters from them: its first layer is larger."""
 _FEW_STEPS = re.compile(r"(?<![a-z])(?:turbo|lightning|hyper|lcm|dmd2?)(?![a-z])")
 """In names of models that were distilled to few steps."""
-VAE_BYTES: Mapping[Family, int] = {"sd1": 2, "sd2": 2, "sdxl": 4, "sdxl_refiner": 4}
+VAE_BYTES = 4
 """Bytes of a parameter of the VAE in memory: that of SDXL overflows float16."""
 
 
@@ -42,8 +43,9 @@ def checkpoint_row(one: CheckpointFile) -> ModelSpec:
     kind = one.kind
     assert kind is not None
     in_few_steps = _FEW_STEPS.search(one.found.stem.lower()) is not None
-    vae = 0 if kind.vae is None else kind.vae.parameters * VAE_BYTES[kind.family]
+    vae = 0 if kind.vae is None else VAE_BYTES * kind.vae.parameters
     weights = 2 * (kind.unet.parameters + kind.text_encoders.parameters) + vae
+    bits = stored_bits(one.path) if one.found.is_folder else None
     return ModelSpec(
         name=one.name,
         family=kind.family,
@@ -52,6 +54,7 @@ def checkpoint_row(one: CheckpointFile) -> ModelSpec:
         description=_description(kind),
         size_gb=round(one.found.size_bytes / 1e9, 2),
         weights_gb=weights / 1e9,
+        stored_bits=bits,
         fixed_gb=(weights - 2 * (kind.unet.linear + kind.text_encoders.linear)) / 1e9,
         distilled=False,
         default_steps=4 if in_few_steps else 20,

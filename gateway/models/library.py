@@ -59,7 +59,9 @@ class Library:
         self.checkpoints = checkpoints or CheckpointLibrary()
         self.vaes = vaes or VaeLibrary()
         self.embeddings = embeddings or EmbeddingLibrary()
-        self.files: StableDiffusionFiles = LibraryFiles(self)
+        self.files: StableDiffusionFiles = LibraryFiles(
+            self.find, self.checkpoints, self.vaes, self.embeddings, self.loras
+        )
         """Checkpoints, VAE files and textual inversions, as requests name them."""
         self._fixed = {spec.name: spec for spec in CATALOG}
         self._folders: dict[str, Path] = {EMBEDDED: EMBEDDED_PATH}

@@ -77,11 +77,11 @@ def listing_of(folder: Path) -> Listing | None:
     return listed
 
 
-def transformer_weights(folder: Path) -> list[str]:
-    """The relative paths of the weights directly in `transformer`, sorted; `transformer` may be a link."""
+def transformer_weights(folder: Path, part: str = "transformer") -> list[str]:
+    """The relative paths of the weights directly in `transformer`, or another part, sorted; it may be a link."""
     listing = listing_of(folder)
     names = [] if listing is None else sorted([*listing.files, *listing.behind_links])
-    return [name for name in names if name.endswith(".safetensors") and name.rpartition("/")[0] == "transformer"]
+    return [name for name in names if name.endswith(".safetensors") and name.rpartition("/")[0] == part]
 
 
 def _list(folder: Path) -> Listing | None:

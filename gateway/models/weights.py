@@ -48,8 +48,8 @@ def weights_bytes(source: Path) -> int:
 
 
 def stored_bits(source: Path) -> int | None:
-    """Bits to which a model saved by mflux is quantised; None for one that is not."""
-    names = transformer_weights(source)
+    """Bits to which a model that mflux or the engine saved is quantised; None for one that is not."""
+    names = transformer_weights(source) or transformer_weights(source, "unet")
     return _stored_bits(source / names[0], (source / names[0]).stat().st_mtime_ns) if names else None
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from engine.catalog import EMBEDDED
+from engine.protocol import Generate, Refiner, Sampling
 from gateway.errors import ModelNotFound, ModelNotOnDisk, ModelNotServed
 from gateway.model_findings import files_at_fault
 from gateway.models import scan
@@ -280,3 +281,50 @@ def test_textual_inversions_fit_by_the_widths_of_text_encoders(tmp_path: Path) -
     assert library.embeddings.file("pretty") == tmp_path / "embeddings" / "xl" / "pretty.safetensors"
     with pytest.raises(KeyError):
         library.embeddings.file("easy.safetensors")
+
+
+# ---- as requests name them -------------------------------------------------------------------------
+
+
+def test_files_are_named_as_requests_of_a1111_name_them(tmp_path: Path) -> None:
+    write_header(tmp_path / "checkpoints" / "dream.safetensors", SD1)
+    write_header(tmp_path / "checkpoints" / "dream.vae.safetensors", VAE)
+    write_header(tmp_path / "checkpoints" / "xl.safetensors", SDXL)
+    write_header(tmp_path / "checkpoints" / "fine.safetensors", REFINER)
+    write_header(tmp_path / "vaes" / "mse.safetensors", VAE, title="other")
+    (tmp_path / "vaes" / "b.pt").write_bytes(b"PK")
+    write_header(tmp_path / "embeddings" / "easy.safetensors", {"emb_params": (3, 768)})
+    write_header(tmp_path / "embeddings" / "pretty.safetensors", {"clip_l": (2, 768), "clip_g": (2, 1280)})
+    library = Library(
+        tmp_path / "models",
+        default=EMBEDDED,
+        checkpoints=CheckpointLibrary([tmp_path / "checkpoints"], hashes_all=True),
+        vaes=VaeLibrary([tmp_path / "vaes"], [tmp_path / "checkpoints"], hashes_all=True),
+        embeddings=EmbeddingLibrary([tmp_path / "embeddings"]),
+    )
+    library.refresh()
+    library.checkpoints.hashes.wait()
+    library.vaes.hashes.wait()
+    files, dream = library.files, library.find("dream")
+    digest = hashlib.sha256((tmp_path / "checkpoints" / "dream.safetensors").read_bytes()).hexdigest()
+    for title in ("dream.safetensors [0000000000]", f"x [{digest[:10]}]", digest[:10], "dream"):
+        assert files.checkpoint(title) == dream
+    assert files.checkpoint(f"{EMBEDDED} [0123456789]") == library.find(EMBEDDED)
+    assert files.checkpoint("nothing-like-it") is None
+    assert files.sha256(dream) == digest
+    assert files.sha256(library.find(EMBEDDED)) is None
+    assert list(files.vaes()) == ["dream.vae.safetensors", "mse.safetensors"]
+    assert (files.vae("mse"), files.vae("b.pt"), files.vae("x")) == ("mse.safetensors", None, None)
+    assert (files.vae_beside(dream), files.vae_beside(library.find("xl"))) == ("dream.vae.safetensors", None)
+    shown = files.embeddings(library.find("xl"))
+    assert [(one.name, one.vectors, one.width) for one in shown.loaded] == [("pretty", 2, 2048)]
+    assert [(one.name, one.vectors, one.width) for one in shown.skipped] == [("easy", 3, 768)]
+    assert [one.name for one in files.embeddings(library.find("stable-diffusion-v1.5")).loaded] == ["easy"]
+    sampling = Sampling(vae="mse.safetensors", embeddings=("easy",), refiner=Refiner(model="fine", switch_at=0.8))
+    said = {"prompt": "x", "width_px": 64, "height_px": 64, "steps": 1, "guidance": 7.0, "seeds": (1,)}
+    hashes = files.hashes(Generate.model_validate({"model": "dream", "sampling": sampling, **said}))
+    assert hashes.model == digest[:10]
+    assert hashes.vae == hashlib.sha256((tmp_path / "vaes" / "mse.safetensors").read_bytes()).hexdigest()[:10]
+    assert hashes.refiner == files.sha256(library.find("fine"))[:10]  # type: ignore[index]
+    easy = hashlib.sha256((tmp_path / "embeddings" / "easy.safetensors").read_bytes()).hexdigest()
+    assert hashes.embeddings == {"easy": easy[:12]}

@@ -15,7 +15,7 @@ FILES = [p for room in ("gateway", "adapters", "engine") for p in sorted((ROOT /
 DOWNLOAD_CHILD_ONLY = ("gateway/downloads/fetch.py", "gateway/downloads/reasons.py")
 OCR_CHILD_ONLY = tuple(f"gateway/ocr/{name}.py" for name in ("reader", "detector", "recogniser", "vision", "pages"))
 OCR_PACKAGES = {"rapidocr", "onnxruntime", "pypdfium2", "cv2", "numpy", "mlx_vlm"}
-CHILD_ONLY = ("engine/backends/mlx", "engine/pipelines/")
+CHILD_ONLY = ("engine/backends/mlx", "engine/pipelines/", "engine/samplers/")
 WEB = ("adapters/", "gateway/app.py", "gateway/startup_app.py", "gateway/http/adapter.py", "gateway/http/server.py")
 CLIENT_USERS = (
     "engine/client",

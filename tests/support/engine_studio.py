@@ -27,6 +27,10 @@ class Watching:
         self._look = look
         self._skip_at = skip_at
         self._cancel_at = cancel_at
+        self.checks = 0
+
+    def check(self) -> None:
+        self.checks += 1
 
     def report_prompt(self, prompt: PromptRead) -> None:
         self.readings.append(prompt)

@@ -239,7 +239,7 @@ def vae_config(sizes: ToySizes, scaling_factor: float) -> dict[str, Any]:
         "down_block_types": ["DownEncoderBlock2D"] * levels,
         "up_block_types": ["UpDecoderBlock2D"] * levels,
         "layers_per_block": 2,
-        "norm_num_groups": 32,
+        "norm_num_groups": sizes.vae_groups,
         "act_fn": "silu",
         "sample_size": 64,
         "scaling_factor": scaling_factor,

@@ -54,6 +54,7 @@ class ToySizes:
     linear_projection: bool = True
     mid_depth: int = 1
     vae_channels: tuple[int, ...] = (32, 64, 64, 64)
+    vae_groups: int = 32
     groups: int = 32
 
 

@@ -1,4 +1,4 @@
-"""Golden schedules of prompts: python -m tools.golden_stable_diffusion.prompts, with the dependency group `golden`.
+"""Golden schedules of prompts: python -m tools.golden_stable_diffusion.prompts, with lark 1.1.2 and nothing else.
 
 Prompts at random, and some by hand, are parsed by a grammar equivalent to that of A1111 1.10.1
 (modules/prompt_parser.py) with the version of lark that A1111 pins. That parser resolves ambiguities by the order of

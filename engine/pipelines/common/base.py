@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from PIL.Image import Image
@@ -21,12 +21,15 @@ def key_of(seed: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class ImageTask:
-    """One image to generate: number `image` of the plan. `frame` holds its size and its input images."""
+    """One image to generate: number `image` of the plan. `frame` holds its size and its input images, `files` the paths
+    of the plan's other files by `input_name`.
+    """
 
     plan: Generate
     image: int
     frame: Frame
     loras: Loras = ()
+    files: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def seed(self) -> int:

@@ -49,6 +49,7 @@ class Deltas:
     """
 
     def __init__(self, tensors: Tensors, metadata: Mapping[str, str], *, column_lengths: bool = False) -> None:
+        mx.eval([array for array in tensors.values() if array.size == 1])  # alphas, all at once
         self._tensors = tensors
         self._column_lengths = column_lengths
         self._alphas = PeftAlphas(metadata)

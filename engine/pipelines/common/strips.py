@@ -64,7 +64,7 @@ class QwenStrips:
             whole: mx.array = decoder(latents)
             return whole
         x = latents[:, :, 0].transpose(0, 2, 3, 1)
-        x = _convolve(_rows_of(x), x.shape[1], *_plane(decoder.conv_in))
+        x = convolve(_rows_of(x), x.shape[1], *_plane(decoder.conv_in))
         first, *others = decoder.mid_block.resnets
         x = _resnet(first, x)
         for attention, resnet in zip(decoder.mid_block.attentions, others, strict=True):
@@ -75,8 +75,8 @@ class QwenStrips:
                 x = _resnet(resnet, x)
             for upsampler in block.upsamplers or ():
                 conv = upsampler.resample_conv
-                x = _convolve(_double(x), 2 * x.shape[1], conv.weight, conv.bias)
-        x = _convolve(_normalize(decoder.norm_out, x), x.shape[1], *_plane(decoder.conv_out))
+                x = convolve(double(x), 2 * x.shape[1], conv.weight, conv.bias)
+        x = convolve(_normalize(decoder.norm_out, x), x.shape[1], *_plane(decoder.conv_out))
         return x.transpose(0, 3, 1, 2)[:, :, None]
 
 
@@ -85,7 +85,7 @@ def _plane(conv: Any) -> tuple[mx.array, mx.array]:
     return conv.conv3d.weight[:, -1], conv.conv3d.bias
 
 
-def _convolve(
+def convolve(
     rows: Rows, height: int, weight: mx.array, bias: mx.array, plus: Rows = lambda first, end: mx.array(0)
 ) -> mx.array:
     """3x3 convolution of the image in `rows`, padded with zeros; `plus` is added to it."""
@@ -118,7 +118,7 @@ def _unit(norm: Any, x: mx.array) -> mx.array:
     return unit * norm.scale * norm.weight.reshape(-1)
 
 
-def _double(x: mx.array) -> Rows:
+def double(x: mx.array) -> Rows:
     """Rows of the image at twice its size: each pixel becomes two by two."""
 
     def rows(first: int, end: int) -> mx.array:
@@ -131,7 +131,7 @@ def _double(x: mx.array) -> Rows:
 
 def _resnet(block: Any, x: mx.array) -> mx.array:
     height = x.shape[1]
-    between = _convolve(_normalize(block.norm1, x), height, *_plane(block.conv1))
+    between = convolve(_normalize(block.norm1, x), height, *_plane(block.conv1))
 
     def beside(first: int, end: int) -> mx.array:
         if block.skip_conv is None:
@@ -139,7 +139,7 @@ def _resnet(block: Any, x: mx.array) -> mx.array:
         weight, bias = _plane(block.skip_conv)
         return mx.conv2d(x[:, first:end], weight) + bias
 
-    return _convolve(_normalize(block.norm2, between), height, *_plane(block.conv2), plus=beside)
+    return convolve(_normalize(block.norm2, between), height, *_plane(block.conv2), plus=beside)
 
 
 def _attend(block: Any, x: mx.array) -> mx.array:

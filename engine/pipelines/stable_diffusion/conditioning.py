@@ -22,11 +22,10 @@ from engine.pipelines.stable_diffusion.chunk_encodings import (
     ChunkEncoding,
     TextEncoder,
 )
-from engine.prompts.chunks import Chunk, ChunkOptions
+from engine.prompts.chunks import Chunk
 from engine.prompts.embeddings import EmbeddingFile
 from engine.prompts.names import EmbeddingNames
-from engine.prompts.plan import Pass, PlannedPrompt, PlannedPrompts, plan_prompts, plan_text
-from engine.prompts.tokenizer import clip_tokenizer
+from engine.prompts.plan import Pass, PlannedPrompt, PlannedPrompts, chunk_options, plan_prompts, plan_text
 from engine.protocol.sampling import Emphasis, Sampling
 
 AESTHETIC_SCORE = 6.0
@@ -81,7 +80,7 @@ class Conditioner:
         """`embeddings`: textual inversions that the prompts may name; those for other models are left out."""
         self.family = family
         self._chunks = ChunkEncoder(family, text_encoders, embeddings or {})
-        self._names = EmbeddingNames(clip_tokenizer(), self._chunks.vectors)
+        self._names = EmbeddingNames(self._chunks.vectors)
 
     def forget(self) -> None:
         """Drop all encodings: the weights of the text encoders have changed."""
@@ -90,16 +89,14 @@ class Conditioner:
     def encode(self, text: str, *, clip_skip: int = 1, emphasis: Emphasis = "Original") -> Conditioning:
         """Conditioning of a text, without editing and AND. Raises: PromptError, ValueError."""
         sampling = Sampling(clip_skip=clip_skip, emphasis=emphasis)
-        return _PromptConditioning(self._chunks, plan_text(text, self._options(sampling)), sampling).conditioning(0)
+        planned = plan_text(text, chunk_options(sampling, self._names))
+        return _PromptConditioning(self._chunks, planned, sampling).conditioning(0)
 
     def plan(self, prompt: str, negative_prompt: str, steps: Pass, sampling: Sampling) -> PromptPlan:
         """Both prompts for each step of a pass. Raises: engine.prompts.errors.PromptError."""
-        options = self._options(sampling)
+        options = chunk_options(sampling, self._names)
         planned = plan_prompts(prompt, negative_prompt, steps, options)
         return PromptPlan(self._chunks, planned, plan_text("", options), sampling)
-
-    def _options(self, sampling: Sampling) -> ChunkOptions:
-        return ChunkOptions(clip_tokenizer(), self._names, sampling.emphasis, sampling.comma_padding_backtrack)
 
 
 class PromptPlan:
@@ -181,16 +178,16 @@ class _PromptConditioning:
         A1111 encodes the texts of a schedule together, one for each entry, and takes the means over all of them.
         """
         if position not in self._factors:
-            before: list[mx.array] = []
-            after: list[mx.array] = []
-            for chunks, count in zip(self.planned.chunks, self.planned.counts, strict=True):
-                (encoding,) = self._chunks.encode([chunks[position]], self._clip_skip)
-                weights = mx.array(chunks[position].weights)[:, None]
+            chunks = [own[position] for own in self.planned.chunks]
+            before, after = [], []
+            for count, chunk, encoding in zip(
+                self.planned.counts, chunks, self._chunks.encode(chunks, self._clip_skip), strict=True
+            ):
+                weights = mx.array(chunk.weights)[:, None]
                 states = [state.astype(mx.float32) for state in encoding.states]
-                before = _added(before, [count * mx.mean(state) for state in states])
-                after = _added(after, [count * mx.mean(state * weights) for state in states])
-                mx.eval(before, after)
-            self._factors[position] = [old / new for old, new in zip(before, after, strict=True)]
+                before.append(mx.stack([count * mx.mean(state) for state in states]))
+                after.append(mx.stack([count * mx.mean(state * weights) for state in states]))
+            self._factors[position] = list(mx.sum(mx.stack(before), axis=0) / mx.sum(mx.stack(after), axis=0))
         return self._factors[position]
 
 
@@ -215,10 +212,6 @@ def _weighted_positions(planned: PlannedPrompt) -> frozenset[int]:
         for position, chunk in enumerate(chunks)
         if any(weight != 1.0 for weight in chunk.weights)
     )
-
-
-def _added(sums: list[mx.array], numbers: list[mx.array]) -> list[mx.array]:
-    return [one + other for one, other in zip(sums, numbers, strict=True)] if sums else numbers
 
 
 def _bytes_of(conditioning: StepConditioning) -> int:

@@ -81,7 +81,7 @@ def rows(conditioning: Conditioning) -> np.ndarray:
 
 
 def chunks(text: str) -> tuple[Chunk, ...]:
-    return split_chunks(text, ChunkOptions(clip_tokenizer(), EmbeddingNames(clip_tokenizer(), {})))
+    return split_chunks(text, ChunkOptions(EmbeddingNames({})))
 
 
 def layer(encoder: FakeEncoder, chunk: Chunk, padding: int, number: int) -> np.ndarray:

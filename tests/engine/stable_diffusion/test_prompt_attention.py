@@ -72,9 +72,9 @@ def test_brackets_beyond_the_limit_do_not_act() -> None:
     "unit", ["(", "[", "(a", "[a", "(a)", "a)", ":", "\\", ": ", "BREAK ", "(a:1.1", ":1", " ", "é"]
 )
 def test_attention_of_a_hostile_text_is_read_within_its_limits(unit: str) -> None:
-    text = (unit * 32_000)[:32_000]
+    text = (unit * 10_000)[:10_000]
     assert sum(len(part.text) for part in parse_attention(text)) <= len(text) * 2
-    parse_attention(text + ")" * 8_000)
+    parse_attention(text + ")" * 3_000)
 
 
 SCANNER = re.compile(

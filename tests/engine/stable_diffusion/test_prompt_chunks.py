@@ -10,7 +10,7 @@ from engine.prompts.chunks import EMPTY_CHUNK, MOST_CHUNKS, Chunk, ChunkOptions,
 from engine.prompts.errors import PromptError
 from engine.prompts.names import EmbeddingNames
 from engine.prompts.plan import Pass, plan_prompts
-from engine.prompts.tokenizer import COMMA, END, START, clip_tokenizer
+from engine.prompts.tokenizer import COMMA, END, START
 from engine.protocol.sampling import Emphasis
 
 CAT, DOG = 2368, 1929
@@ -18,8 +18,7 @@ NAMES = {"easynegative": 8, "easy": 2, "Bad Hand": 3, "bad hand": 5, "huge": 75,
 
 
 def options(emphasis: Emphasis = "Original", backtrack: int = 20) -> ChunkOptions:
-    tokenizer = clip_tokenizer()
-    return ChunkOptions(tokenizer, EmbeddingNames(tokenizer, NAMES), emphasis, backtrack)
+    return ChunkOptions(EmbeddingNames(NAMES), emphasis, backtrack)
 
 
 def content(chunk: Chunk) -> list[int]:
@@ -148,8 +147,12 @@ def test_negative_prompt_is_empty_only_without_any_text(text: str, is_empty: boo
 
 
 def test_plan_with_too_much_text_at_its_steps_is_refused() -> None:
+    with pytest.raises(PromptError, match="65 prompts"):
+        plan_prompts("a AND " * 64 + "a", "", Pass(1), options())
     options_of_many = "[" + "|".join(map(str, range(300))) + "]"
     with pytest.raises(PromptError, match="options"):
         plan_prompts(options_of_many + "a" * 20_000, "", Pass(300), options())
+    with pytest.raises(PromptError, match="brackets"):
+        plan_prompts(options_of_many + "[a|b]" * 2000, "", Pass(300), options())
     with pytest.raises(PromptError, match="chunks"):
         plan_prompts(options_of_many + "BREAK " * 400 + "a", "", Pass(300), options())

@@ -65,8 +65,8 @@ def test_text_at_a_step_is_that_up_to_and_including_its_end_and_later_the_first(
     ["[", "(", "]", ":", "|", "[a", "[:", "[a:", "[a|", "([", "[a|b]", "[a:b:3]", "[:1]", "\\", "\\[", " ", "(a:", "a"],
 )
 def test_hostile_text_is_edited_without_recursion_or_growth(unit: str) -> None:
-    text = (unit * 16_000)[:16_000]
-    for hostile in (text, text + "]" * 4_000, text + "|]" * 4_000, text + ":1]" * 4_000, text + ":1)" * 4_000):
+    text = (unit * 5_000)[:5_000]
+    for hostile in (text, text + "]" * 1_500, text + "|]" * 1_500, text + ":1]" * 1_500, text + ":1)" * 1_500):
         schedule = parse_schedule(hostile, 3)
         assert len(schedule.ends) <= 3
         assert all(len(found) <= len(hostile) for _, found in schedule.texts())

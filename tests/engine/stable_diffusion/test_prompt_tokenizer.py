@@ -64,7 +64,7 @@ def test_tokens_are_those_of_clip(text: str, tokens: list[int]) -> None:
         ("Don’t “move”", 'don\'t "move"'),
         ("ＬＯＵＤ　noise", "loud noise"),
         ("ﬁne &amp; &hellip; &#x2019; &bogus; & &", "fine & … ' &bogus; & &"),
-        ("<b>&amp;</b>", "<b>&amp;</b>"),
+        ("<b>&amp;</b>\n&amp;", "<b>&amp;</b> &"),
         ("e\u0301\u200b", "é\u200b"),
         ("a\0b\ud800", "ab\ufffd"),
         (" a\r\n\tb ", "a b"),
@@ -93,5 +93,5 @@ def test_tokens_of_long_words_agree_with_the_tokenizers_library(text: str) -> No
 
 @pytest.mark.parametrize("unit", ["a", "ab", "!", "\U0001f600", "'s", "<", "<|", "&", "&amp;", "\u0301", "1", "é", " "])
 def test_hostile_text_is_tokenized(unit: str) -> None:
-    text = (unit * 8_000)[:8_000]
+    text = (unit * 4_000)[:4_000]
     assert len(ClipTokenizer.encode(clip_tokenizer(), text)) <= 4 * len(text)

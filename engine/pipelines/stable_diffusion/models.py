@@ -1,0 +1,124 @@
+"""Loaded models of an image: the base model with its LoRAs and embeddings, the refiner, another VAE."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from engine.drawing.base import BackendError
+from engine.pipelines.common.lora_stack import Loras, LoraStack, Networks
+from engine.pipelines.stable_diffusion.autoencoder import Autoencoder
+from engine.pipelines.stable_diffusion.conditioning import Conditioner
+from engine.pipelines.stable_diffusion.loading import Parts, load_parts, load_vae
+from engine.pipelines.stable_diffusion.network import Network
+from engine.pipelines.stable_diffusion.networks.vae import Vae
+from engine.pipelines.stable_diffusion.prompts import SizedPrompts
+from engine.prompts.embeddings import EmbeddingFile, read_embedding
+from engine.prompts.errors import PromptError
+from engine.prompts.plan import Pass
+from engine.protocol import Sampling, input_name
+from engine.samplers.noise_levels import NoiseLevels
+
+INPAINTING_CHANNELS = 9
+
+
+class Model:
+    """A loaded checkpoint with its LoRAs and textual inversions."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+        self._levels: dict[tuple[bool, bool], NoiseLevels] = {}
+        changeable = {name: network for name, network in parts.networks.items() if name != "vae"}
+        self._lora_stack = LoraStack(Networks(changeable), parts.family)
+        self._embedding_paths: dict[str, str] = {}
+        self._conditioner = self._new_conditioner({})
+
+    @property
+    def is_sdxl(self) -> bool:
+        return self.parts.family in ("sdxl", "sdxl_refiner")
+
+    @property
+    def is_inpainting(self) -> bool:
+        return self.parts.architecture.unet.in_channels == INPAINTING_CHANNELS
+
+    def levels(self, sampling: Sampling) -> NoiseLevels:
+        """Noise levels of the model under a sampling."""
+        is_zero = self.parts.zero_terminal_snr or sampling.zero_terminal_snr
+        key = (is_zero and self.parts.prediction == "v_prediction", sampling.downcast_alphas_cumprod)
+        if key not in self._levels:
+            self._levels[key] = NoiseLevels(zero_terminal_snr=key[0], downcast=key[1])
+        return self._levels[key]
+
+    def network(self, sampling: Sampling) -> Network:
+        """The UNet as a denoiser."""
+        return Network(self.parts.unet, self.parts.prediction, self.levels(sampling))
+
+    def use(self, loras: Loras, embeddings: Mapping[str, str]) -> None:
+        """Use exactly these LoRAs, and these files of textual inversions by name. Raises: LoraFault."""
+        before = self._lora_stack.text_encoder_loras
+        self._lora_stack.apply(loras)
+        if dict(embeddings) != self._embedding_paths:
+            self._embedding_paths = dict(embeddings)
+            files = {name: Path(path) for name, path in embeddings.items()}
+            self._conditioner = self._new_conditioner(
+                {name: EmbeddingFile(path, read_embedding(path)) for name, path in files.items()}
+            )
+        elif before != self._lora_stack.text_encoder_loras:
+            self._conditioner.forget()
+
+    def prompts(
+        self, prompt: str, negative_prompt: str, steps: Pass, sampling: Sampling, size_px: tuple[int, int]
+    ) -> SizedPrompts:
+        """Conditions of both prompts for an image of this width and height. Raises: BackendError("bad_input")."""
+        try:
+            plan = self._conditioner.plan(prompt, negative_prompt, steps, sampling)
+        except PromptError as error:
+            raise BackendError("bad_input", str(error)) from error
+        return SizedPrompts(plan, self.parts.family, size_px)
+
+    def save(self, folder: Path) -> None:
+        """Write the model without its LoRAs. Raises: OSError."""
+        self._lora_stack.apply(())
+        self._conditioner.forget()
+        self.parts.save(folder)
+
+    def _new_conditioner(self, embeddings: Mapping[str, EmbeddingFile]) -> Conditioner:
+        return Conditioner(self.parts.family, self.parts.text_encoders, embeddings)
+
+
+class Models:
+    """The base model, and what an image needs besides: the last refiner and the last VAE stay loaded."""
+
+    def __init__(self, base: Model) -> None:
+        self.base = base
+        self._refiner: tuple[str, Model] | None = None
+        self._vae: tuple[str, Vae] | None = None
+
+    def prepare(self, sampling: Sampling, loras: Loras, files: Mapping[str, str]) -> None:
+        """Make the base model ready, and drop what the next image does not need. Raises: LoraFault."""
+        if sampling.refiner is None:
+            self._refiner = None
+        if sampling.vae is None:
+            self._vae = None
+        self.base.use(loras, {name: files[input_name("embedding", name)] for name in sampling.embeddings})
+
+    def autoencoder(self, sampling: Sampling, files: Mapping[str, str]) -> Autoencoder:
+        """The VAE that a sampling asks for; its latents have the base model's factor."""
+        vae, factor = self.base.parts.vae, self.base.parts.scale_factor
+        if sampling.vae is not None:
+            path = files[input_name("vae", sampling.vae)]
+            if self._vae is None or self._vae[0] != path:
+                self._vae = path, load_vae(Path(path))
+            vae = self._vae[1]
+        return Autoencoder(vae, factor)
+
+    def refiner(self, model: str, loras: Loras, sampling: Sampling, files: Mapping[str, str]) -> Model:
+        """The refiner of this name; a model of the base model's family gets the same LoRAs and textual inversions."""
+        path = files[input_name("model", model)]
+        if self._refiner is None or self._refiner[0] != path:
+            self._refiner = None
+            self._refiner = path, Model(load_parts(Path(path)))
+        found = self._refiner[1]
+        if found.parts.family == self.base.parts.family:
+            found.use(loras, {name: files[input_name("embedding", name)] for name in sampling.embeddings})
+        return found
