@@ -76,7 +76,7 @@ def running(name: str, python: str, sizes: Sizes, path: Path | None) -> Iterator
     environment = {**child_environment(EngineOptions(), os.environ), "PYTHONPATH": str(path or ROOT)}
     script = str(ROOT / "benchmarks" / "stable_diffusion_sides.py")
     with subprocess.Popen(
-        [python, script, name, as_argument(sizes)],
+        [python, "-P", script, name, as_argument(sizes)],  # -P: modules beside the script have names of packages
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=environment,

@@ -285,10 +285,11 @@ SIDES: dict[str, Callable[[Sizes], Side]] = {"ours": Ours, "mlx-examples": MlxEx
 
 
 def main() -> None:
+    answers, sys.stdout = sys.stdout, sys.stderr  # packages print what they like
     name = sys.argv[1]
     sizes: dict[str, Any] = json.loads(sys.argv[2])
     side = SIDES[name](Sizes(**{**sizes, "channels": tuple(sizes["channels"]), "vae": tuple(sizes["vae"])}))
-    print(json.dumps({"ready": name}), flush=True)
+    print(json.dumps({"ready": name}), file=answers, flush=True)
     for line in sys.stdin:
         order = json.loads(line)
         side.peak()
@@ -298,7 +299,7 @@ def main() -> None:
             work(order["steps"])
         else:
             work()
-        print(json.dumps({"seconds": time.perf_counter() - began, "peak": side.peak()}), flush=True)
+        print(json.dumps({"seconds": time.perf_counter() - began, "peak": side.peak()}), file=answers, flush=True)
 
 
 def as_argument(sizes: Sizes) -> str:

@@ -40,6 +40,8 @@ class Model:
         self._levels: dict[tuple[bool, bool], NoiseLevels] = {}
         changeable = {name: network for name, network in parts.networks.items() if name != "vae"}
         self._lora_stack = LoraStack(Networks(changeable), parts.family)
+        self._encoded_with: tuple[tuple[str, float], ...] = ()
+        """LoRAs of the text encoders with which the conditioner's prompts were encoded."""
         self._embedding_paths: dict[str, str] = {}
         self._conditioner = self._new_conditioner({})
 
@@ -65,13 +67,13 @@ class Model:
 
     def use(self, loras: Loras, embeddings: Mapping[str, str]) -> None:
         """Use exactly these LoRAs, and these files of textual inversions by name. Raises: LoraFault, BackendError."""
-        before = self._lora_stack.text_encoder_loras
         self._lora_stack.apply(loras)
         if dict(embeddings) != self._embedding_paths:
             self._conditioner = self._new_conditioner(_embedding_files(embeddings))
             self._embedding_paths = dict(embeddings)
-        elif before != self._lora_stack.text_encoder_loras:
+        elif self._encoded_with != self._lora_stack.text_encoder_loras:
             self._conditioner.forget()
+        self._encoded_with = self._lora_stack.text_encoder_loras
 
     def prompts(
         self, prompt: str, negative_prompt: str, steps: Pass, sampling: Sampling, size_px: tuple[int, int]
@@ -124,17 +126,20 @@ class Models:
 
     def autoencoder(self, sampling: Sampling, files: Mapping[str, str]) -> Autoencoder:
         """The VAE that a sampling asks for; its latents have the base model's factor."""
-        vae, factor = self.base.parts.vae, self.base.parts.scale_factor
-        if sampling.vae is not None:
-            path = files[input_name("vae", sampling.vae)]
-            if self._vae is None or self._vae[0] != path:
-                try:
-                    self._vae = path, load_vae(Path(path))
-                except NotACheckpoint as error:
-                    message = f"The VAE file '{sampling.vae}' cannot be used. {error.reason}"
-                    raise BackendError("bad_input", message) from error
-            vae = self._vae[1]
-        return Autoencoder(vae, factor)
+        parts = self.base.parts
+        if sampling.vae is None:
+            try:
+                return Autoencoder(parts.vae, parts.scale_factor)
+            except NotACheckpoint as error:
+                raise BackendError("bad_input", f"The model cannot be used as it is. {error.reason}") from error
+        path = files[input_name("vae", sampling.vae)]
+        if self._vae is None or self._vae[0] != path:
+            try:
+                self._vae = path, load_vae(Path(path))
+            except NotACheckpoint as error:
+                message = f"The VAE file '{sampling.vae}' cannot be used. {error.reason}"
+                raise BackendError("bad_input", message) from error
+        return Autoencoder(self._vae[1], parts.scale_factor)
 
     def refiner(self, model: str, loras: Loras, sampling: Sampling, files: Mapping[str, str]) -> Model:
         """The refiner of this name; a model of the base model's family gets the same LoRAs and textual inversions."""
