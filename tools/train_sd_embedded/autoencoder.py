@@ -1,7 +1,7 @@
 """The autoencoder: an encoder that computes the fixed latents exactly, and a decoder that learns to sharpen them.
 
 An `AutoencoderKL` can compute a linear map: residual branches with zero weights keep their input, and
-SiLU(x) - SiLU(-x) is x. The norm before the last convolution is made constant by channels that are much larger than all others.
+SiLU(x) - SiLU(-x) is x. Channels much larger than all others make the norm before the last convolution constant.
 """
 
 from __future__ import annotations

@@ -196,7 +196,9 @@ def main() -> None:
     if arguments.sheet:
         parts = [(simple_texts[:16], simple[:16]), (texts[:16], composed[:16]), (icon_texts[::3], icon_images[::3]),
                  (negative_texts, negative_images)]  # fmt: skip
-        contact_sheet(sum((p[0] for p in parts), []), np.concatenate([p[1] for p in parts]), arguments.sheet)
+        contact_sheet(
+            [text for part in parts for text in part[0]], np.concatenate([p[1] for p in parts]), arguments.sheet
+        )
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -40,7 +41,7 @@ def karras_sigmas(steps: int) -> list[float]:
 
 
 def euler(denoise: Denoise, x: torch.Tensor, sigmas: list[float], noise: Callable[[], torch.Tensor]) -> torch.Tensor:
-    for sigma, following in zip(sigmas, sigmas[1:], strict=False):
+    for sigma, following in pairwise(sigmas):
         x = x + (x - denoise(x, sigma)) / sigma * (following - sigma)
     return x
 
@@ -48,7 +49,7 @@ def euler(denoise: Denoise, x: torch.Tensor, sigmas: list[float], noise: Callabl
 def euler_ancestral(
     denoise: Denoise, x: torch.Tensor, sigmas: list[float], noise: Callable[[], torch.Tensor]
 ) -> torch.Tensor:
-    for sigma, following in zip(sigmas, sigmas[1:], strict=False):
+    for sigma, following in pairwise(sigmas):
         up = min(following, (following**2 * (sigma**2 - following**2) / sigma**2) ** 0.5)
         down = (following**2 - up**2) ** 0.5
         x = x + (x - denoise(x, sigma)) / sigma * (down - sigma)
@@ -59,7 +60,7 @@ def euler_ancestral(
 def dpmpp_2m(denoise: Denoise, x: torch.Tensor, sigmas: list[float], noise: Callable[[], torch.Tensor]) -> torch.Tensor:
     """DPM-Solver++ of second order with the two last evaluations."""
     before: torch.Tensor | None = None
-    for i, (sigma, following) in enumerate(zip(sigmas, sigmas[1:], strict=False)):
+    for i, (sigma, following) in enumerate(pairwise(sigmas)):
         clean = denoise(x, sigma)
         if following == 0:
             return clean

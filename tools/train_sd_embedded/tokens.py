@@ -7,6 +7,7 @@ import re
 import unicodedata
 from functools import cache
 from importlib.metadata import files
+from itertools import pairwise
 from random import Random
 
 import numpy as np
@@ -48,7 +49,7 @@ def _word(word: str) -> tuple[int, ...]:
     letters = [table[byte] for byte in word.encode("utf-8")]
     parts = [*letters[:-1], f"{letters[-1]}</w>"]
     while len(parts) > 1:
-        pairs = [(ranks.get(pair, len(ranks)), i) for i, pair in enumerate(zip(parts, parts[1:], strict=False))]
+        pairs = [(ranks.get(pair, len(ranks)), i) for i, pair in enumerate(pairwise(parts))]
         rank, place = min(pairs)
         if rank == len(ranks):
             break
