@@ -51,7 +51,7 @@ class Model:
 
     @property
     def is_inpainting(self) -> bool:
-        return self.parts.architecture.unet.in_channels == INPAINTING_CHANNELS
+        return self.parts.unet.architecture.in_channels == INPAINTING_CHANNELS
 
     def levels(self, sampling: Sampling) -> NoiseLevels:
         """Noise levels of the model under a sampling."""
