@@ -202,6 +202,12 @@ def test_files_that_cannot_be_used_are_findings_with_their_reasons(tmp_path: Pat
             library.find(call)
 
 
+def test_folder_that_is_not_there_is_a_finding(tmp_path: Path) -> None:
+    assert [finding.what for finding in files_at_fault(library_of(tmp_path))] == ["checkpoints"]
+    (tmp_path / "checkpoints").mkdir()
+    assert list(files_at_fault(library_of(tmp_path))) == []
+
+
 def test_walk_is_bounded_and_leaves_out_hidden_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a.safetensors", ".hidden/b.safetensors", "c/c.safetensors", "x.txt"):
         write_header(tmp_path / "root" / name, SD1)
