@@ -6,6 +6,7 @@ import { $, adjusted, h, iconButton, toast } from "./dom.js";
 import { allJobs, feed } from "./feed.js";
 import { inputs } from "./inputs.js";
 import { wholeNumber } from "./numbers.js";
+import { sampling } from "./sampling.js";
 
 const ASPECTS = [["1:1", 1, 1], ["4:3", 4, 3], ["3:2", 3, 2], ["16:9", 16, 9], ["3:4", 3, 4], ["2:3", 2, 3], ["9:16", 9, 16]];
 const STORAGE_KEY = "make";
@@ -77,6 +78,7 @@ function fit(fresh) {
     if (!fitting().some((other) => other.name === row.querySelector("select").value)) row.remove();
   inputs.offer(its);
   control.offer(its);
+  sampling.offer(its);
   if (fresh || !$("width").value) {
     $("steps").value = its.default_steps;
     $("guidance").value = its.default_guidance;
@@ -181,6 +183,7 @@ async function body(prompt) {
     ...(used.length ? { lora_files: used.map((one) => one.name), lora_scales: used.map((one) => one.scale) } : {}),
     ...(await inputs.fields()),
     ...(await control.fields()),
+    ...sampling.fields(),
     preview: true,
   };
 }
@@ -261,6 +264,7 @@ export async function useSettings(drawing) {
     if (fitting().some((other) => other.name === one.name)) addLora(one.name, one.scale);
     else toast(`The LoRA ${one.name} is not on this machine.`);
   await Promise.all([inputs.restore(drawing), control.restore(drawing)]);
+  sampling.restore(drawing);
   show();
   document.body.dataset.view = "make";
   document.dispatchEvent(new Event("view"));

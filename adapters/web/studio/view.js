@@ -19,7 +19,7 @@ export function factsOf(image) {
   return [
     ["Drawn by", drawn.program], ["Model", drawn.model ?? image.model], ["Size", size(larger?.width ?? image.width, larger?.height ?? image.height)],
     ["Enlarged", larger ? `${drawn.width ? `from ${size(drawn.width, drawn.height)} ` : ""}by ${larger.model}` : null],
-    ["Steps", drawn.steps], ["Guidance", drawn.guidance], ["Sampler", [drawn.sampler, drawn.scheduler].filter(Boolean).join(", ")],
+    ["Steps", drawn.steps], ["Guidance", drawn.guidance], ["Sampler", [drawn.sampler ?? drawn.sampling?.sampler, drawn.scheduler ?? drawn.sampling?.schedule].filter(Boolean).join(", ")],
     ["Seed", drawn.seed ?? image.seed], ["Denoise", drawn.image_strength === undefined ? null : `${Math.round(drawn.image_strength * 100)} %`],
     ["Mask", drawn.mask ? "yes" : null], ["References", drawn.reference_images?.length ?? null],
     ["Follows", drawn.control ? { canny: "outlines", depth: "depth" }[drawn.control.type] : null],
