@@ -221,6 +221,14 @@ def test_cli_output_contains_no_terminal_control_codes_from_job_texts(run: Any, 
         assert words == ("queue",) or "[bold]red" in out
 
 
+def test_sampling_that_a_model_does_not_honour_is_printed(run: Any) -> None:
+    words = ("--sampler", "DPM++ 2M", "--scheduler", "karras", "--clip-skip", "2", "--negative", "blue")
+    code, _, told = run("generate", "a red circle", "--size", "64x64", "-o", "sampled.png", *words)
+    assert code == 0
+    for name in ("sampling.sampler", "sampling.schedule", "sampling.clip_skip", "negative_prompt"):
+        assert name in told
+
+
 def test_models_and_loras_are_listed(run: Any) -> None:
     assert "flux2-tiny (default)" in run("models", "list")[1]
     names = [model["title"] for model in json.loads(run("models", "list", "--all", "--json")[1])]
