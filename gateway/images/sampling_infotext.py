@@ -233,7 +233,7 @@ def read(pairs: Mapping[str, str]) -> SamplingRead:
         SamplingRequest(
             sampler=pairs.get("Sampler"),
             schedule=pairs.get("Schedule type", "Automatic"),
-            random_source=pairs.get("RNG", "NV"),
+            random_source=pairs.get("RNG", "GPU").replace("GPU", "NV"),
             emphasis=pairs.get("Emphasis", Sampling().emphasis),
             zero_terminal_snr=pairs.get("Noise Schedule") == ZERO_TERMINAL_SNR,
             vae=pairs.get("VAE", "None" if is_ours(pairs) else None),

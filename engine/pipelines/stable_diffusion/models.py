@@ -125,21 +125,23 @@ class Models:
         self.base.use(loras, {name: files[input_name("embedding", name)] for name in sampling.embeddings})
 
     def autoencoder(self, sampling: Sampling, files: Mapping[str, str]) -> Autoencoder:
-        """The VAE that a sampling asks for; its latents have the base model's factor."""
+        """The VAE that a sampling asks for; its latents have the base model's factor.
+
+        Raises: BackendError("bad_input") for a file that cannot be used, or where a model without a VAE gets none.
+        """
         parts = self.base.parts
-        if sampling.vae is None:
-            try:
-                return Autoencoder(parts.vae, parts.scale_factor)
-            except NotACheckpoint as error:
-                raise BackendError("bad_input", f"The model cannot be used as it is. {error.reason}") from error
-        path = files[input_name("vae", sampling.vae)]
+        try:
+            vae = parts.vae if sampling.vae is None else self._loaded_vae(files[input_name("vae", sampling.vae)])
+        except NotACheckpoint as error:
+            what = "The model's VAE" if sampling.vae is None else f"The VAE file '{sampling.vae}'"
+            raise BackendError("bad_input", f"{what} cannot be used. {error.reason}") from error
+        return Autoencoder(vae, parts.scale_factor)
+
+    def _loaded_vae(self, path: str) -> Vae:
+        """Raises: NotACheckpoint, OSError."""
         if self._vae is None or self._vae[0] != path:
-            try:
-                self._vae = path, load_vae(Path(path))
-            except NotACheckpoint as error:
-                message = f"The VAE file '{sampling.vae}' cannot be used. {error.reason}"
-                raise BackendError("bad_input", message) from error
-        return Autoencoder(self._vae[1], parts.scale_factor)
+            self._vae = path, load_vae(Path(path))
+        return self._vae[1]
 
     def refiner(self, model: str, loras: Loras, sampling: Sampling, files: Mapping[str, str]) -> Model:
         """The refiner of this name; a model of the base model's family gets the same LoRAs and textual inversions."""

@@ -270,6 +270,12 @@ def test_the_drawing_of_a_picture_of_a1111_has_its_sampling() -> None:
         emphasis="No norm",
         vae="ema.safetensors",
     )
+    both = drawing_in(with_text(an_image(), "parameters", f"<lora:fur:0.5:0.8><lora:ink:1>{NEW}"))
+    assert both is not None
+    assert [(one.name, one.scale, one.text_encoder_scale) for one in both.loras] == [
+        ("fur", 0.8, 0.5),
+        ("ink", 1.0, None),
+    ]
     forge = NEW.replace("CFG scale: 7.5", "CFG scale: 1, Distilled CFG Scale: 3.5")
     flux = drawing_in(with_text(an_image(), "parameters", forge))
     assert flux is not None
