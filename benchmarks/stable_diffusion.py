@@ -47,6 +47,7 @@ class Contender:
 
     name: str
     process: subprocess.Popen[str]
+    parameters: int
     seconds: dict[str, list[float]]
     peaks: dict[str, list[int]]
 
@@ -85,8 +86,8 @@ def running(name: str, python: str, sizes: Sizes, path: Path | None) -> Iterator
         env=environment,
         text=True,
     ) as process:
-        contender = Contender(name, process, {kind: [] for kind in KINDS}, {kind: [] for kind in KINDS})
-        contender.read()
+        contender = Contender(name, process, 0, {kind: [] for kind in KINDS}, {kind: [] for kind in KINDS})
+        contender.parameters = int(contender.read()["parameters"])
         try:
             yield contender
         finally:
@@ -128,6 +129,8 @@ def main() -> None:
             contenders.append(stack.enter_context(running("mlx-examples", sys.executable, sizes, args.mlx_examples)))
         if args.diffusers is not None:
             contenders.append(stack.enter_context(running("diffusers", args.diffusers, sizes, None)))
+        if len({one.parameters for one in contenders}) != 1:
+            raise SystemExit(f"Not the same networks: {[(one.name, one.parameters) for one in contenders]}")
         for number in range(args.rounds + 1):
             for kind in KINDS:
                 turn = contenders if number % 2 == 0 else contenders[::-1]
