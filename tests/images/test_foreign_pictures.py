@@ -293,6 +293,6 @@ def test_metadata_in_a1111_grammar_is_parsed_back() -> None:
         told = said(name)
         again = drawing_in(png({"parameters": to_infotext(told)}))
         assert again is not None
-        same = {"sampler", "scheduler", "program"}
+        same = {"sampler", "scheduler", "program", "sampling"}
         assert again.model_dump(exclude=same) == told.model_dump(exclude=same)
         assert (again.sampler, again.scheduler) == ("DPM++ 2M", "Karras")
