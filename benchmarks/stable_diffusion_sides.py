@@ -2,7 +2,8 @@
 
 Each runs in a process of its own, with the Python and the packages of that program; so nothing of this repository is
 imported before it is known to be there. A line is {"kind": "text" | "step" | "decode" | "image", "steps": n}, the
-answer {"seconds": s, "peak": bytes}: as MLX counts, for diffusers the largest resident memory of the process.
+answer {"seconds": s, "processor": s, "peak": bytes}: as MLX counts, for diffusers the largest resident memory of the
+process.
 """
 
 from __future__ import annotations
@@ -285,20 +286,22 @@ SIDES: dict[str, Callable[[Sizes], Side]] = {"ours": Ours, "mlx-examples": MlxEx
 
 
 def main() -> None:
+    answers, sys.stdout = sys.stdout, sys.stderr  # packages print what they like
     name = sys.argv[1]
     sizes: dict[str, Any] = json.loads(sys.argv[2])
     side = SIDES[name](Sizes(**{**sizes, "channels": tuple(sizes["channels"]), "vae": tuple(sizes["vae"])}))
-    print(json.dumps({"ready": name}), flush=True)
+    print(json.dumps({"ready": name}), file=answers, flush=True)
     for line in sys.stdin:
         order = json.loads(line)
         side.peak()
-        began = time.perf_counter()
+        began, used = time.perf_counter(), time.process_time()
         work = getattr(side, order["kind"])
         if order["kind"] == "image":
             work(order["steps"])
         else:
             work()
-        print(json.dumps({"seconds": time.perf_counter() - began, "peak": side.peak()}), flush=True)
+        answer = {"seconds": time.perf_counter() - began, "processor": time.process_time() - used, "peak": side.peak()}
+        print(json.dumps(answer), file=answers, flush=True)
 
 
 def as_argument(sizes: Sizes) -> str:

@@ -80,9 +80,10 @@ class Library:
     def refresh(self) -> None:
         """Find the checkpoints, VAE files and textual inversions that are in their folders now. Blocks."""
         with self._refreshing:
-            self.checkpoints.refresh(taken={*self._fixed, *self._aliases})
             self.vaes.refresh()
             self.embeddings.refresh()
+            if not self.checkpoints.refresh(taken={*self._fixed, *self._aliases}):
+                return
             found = {one.name: (checkpoint_row(one), one.path) for one in self.checkpoints.all()}
             gone = {name: there for name, there in self._former.items() if name not in found}
             self._former = dict([*gone.items(), *found.items()][-FORMER_MOST:])

@@ -203,3 +203,7 @@ def test_studio_dropped_infotext_restores_model_sampler_clip_skip_and_what_else_
     assert values(tab, "sampler", "guidance") == ["DPM++ 2S a", "6.25"]
     assert "31337" in page.inner_text("#further-text")
     assert page.locator(".toast").count() == 0
+    tab.draw("a harbour again")
+    tab.see("a harbour again")
+    again = httpx.get(f"{gateway.url}/api/v1/images", params={"search": "again"}).json()["images"][0]["drawing"]
+    assert again["sampling"] == sampling

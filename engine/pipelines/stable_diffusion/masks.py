@@ -45,7 +45,7 @@ def masked_image_channels(
     """
     width, height = size
     if image is None:
-        pixels = np.full((height, width, 3), 0.5, dtype=np.float32)
+        pixels = np.zeros((height, width, 3), dtype=np.float32)
         hole = np.ones((height, width), dtype=np.float32)
     else:
         pixels = np.asarray(image.convert("RGB"), dtype=np.float32) / 127.5 - 1

@@ -137,10 +137,8 @@ class StableDiffusion:
         first = to_latents(noise.first())
         mask, latents = start.mask, start.latents
         if mask is not None and latents is not None:
-            content = {"noise": first, "nothing": mx.zeros_like(first)}.get(plan.mask_content)
-            if content is not None:
-                latents = mask.kept * (1 - mask.repaint) + content * mask.repaint
-                mask = LatentMask(mask.repaint, latents)
+            latents = _masked_content(task, one, mask)
+            mask = LatentMask(mask.repaint, latents)
         prompts = models.base.prompts(one.prompt, one.negative_prompt, one.steps_of_prompts(run), sampling, one.size_px)
         refiner = sampling.refiner if is_last else None
         denoiser = GuidedDenoiser(
@@ -224,6 +222,22 @@ def _start(task: ImageTask, first: Pass, autoencoder: Autoencoder, *, is_inpaint
     if frame.mask is None:
         return Start(latents, extra=extra)
     return Start(latents, LatentMask(latent_mask(frame.mask, first.columns, first.rows), latents), extra)
+
+
+def _masked_content(task: ImageTask, one: Pass, mask: LatentMask) -> mx.array:
+    """Latents of the input image with the initial content of the repainted part. Its noise is that of the seed alone.
+
+    Source: A1111 1.10.1 StableDiffusionProcessingImg2Img.init, `inpainting_fill`.
+    """
+    match task.plan.mask_content:
+        case "original":
+            return mask.kept
+        case "noise":
+            plain = one.sampling.model_copy(update={"seed_resize_px": None})
+            noise = image_noise(plain, task.plan.seeds[task.image], None, 0.0, one.rows, one.columns)
+            return mask.blend(to_latents(noise.first()))
+        case "nothing":
+            return mask.blend(mx.zeros_like(mask.kept))
 
 
 def _extra_channels(
