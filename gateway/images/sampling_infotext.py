@@ -256,8 +256,8 @@ def request_in(pairs: Mapping[str, str]) -> SamplingRequest | None:
     defaults |= {"seed_resize_width": 0, "seed_resize_height": 0}
     named = ("sampler", "schedule", "random_source", "vae")
     values: dict[str, Any] = found.said()
-    if match(pairs["Sampler"]).sampler is None:
-        values.pop("sampler")
+    matched = match(pairs["Sampler"], values["schedule"])
+    values |= {"sampler": matched.sampler, "schedule": matched.schedule}
     return SamplingRequest(**{name: one for name, one in values.items() if name in named or one != defaults.get(name)})
 
 

@@ -91,6 +91,11 @@ def is_sampled(spec: ModelSpec) -> bool:
     return spec.family in STABLE_DIFFUSION
 
 
+def default_schedule(spec: ModelSpec) -> ScheduleName:
+    """The schedule of a Stable Diffusion model where the client names none."""
+    return DISTILLED_SCHEDULE if spec.distilled else AUTOMATIC
+
+
 def resolve_sampling(
     request: SamplingRequest | None,
     needs: SamplingNeeds,
@@ -232,7 +237,7 @@ def _sampler_and_schedule(asked: SamplingRequest, spec: ModelSpec, refuse: _Refu
         refuse("schedule", clip(asked.schedule), AUTOMATIC, "there is no such schedule")
         schedule = AUTOMATIC
     if schedule is None:
-        schedule = DISTILLED_SCHEDULE if spec.distilled else AUTOMATIC
+        schedule = default_schedule(spec)
     elif schedule != AUTOMATIC and not SAMPLER_BY_NAME[sampler].has_schedule:
         refuse("schedule", schedule, AUTOMATIC, f"{sampler} has its own timesteps and reads no schedule")
     return sampler, schedule

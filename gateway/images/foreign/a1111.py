@@ -35,6 +35,7 @@ def _fields(pairs: Mapping[str, str]) -> DrawingFields:
         "prompt": text(prompt),
         "negative_prompt": text(pairs["Negative prompt"]),
         "model": file_name(pairs.get("Model")),
+        "model_hash": text(pairs.get("Model hash")),
         "width": whole(pairs.get("Size-1")),
         "height": whole(pairs.get("Size-2")),
         "steps": whole(pairs.get("Steps")),
