@@ -87,15 +87,19 @@ class Model:
 
 
 class Models:
-    """The base model, and what an image needs besides: the last refiner and the last VAE stay loaded."""
+    """The base model, and what an image needs besides: the last refiner and the last VAE stay loaded.
+
+    `current` is the model that draws now: the base model, or the refiner once it goes on with an image.
+    """
 
     def __init__(self, base: Model) -> None:
-        self.base = base
+        self.base = self.current = base
         self._refiner: tuple[str, Model] | None = None
         self._vae: tuple[str, Vae] | None = None
 
     def prepare(self, sampling: Sampling, loras: Loras, files: Mapping[str, str]) -> None:
         """Make the base model ready, and drop what the next image does not need. Raises: LoraFault."""
+        self.current = self.base
         if sampling.refiner is None:
             self._refiner = None
         if sampling.vae is None:
@@ -103,8 +107,8 @@ class Models:
         self.base.use(loras, {name: files[input_name("embedding", name)] for name in sampling.embeddings})
 
     def autoencoder(self, sampling: Sampling, files: Mapping[str, str]) -> Autoencoder:
-        """The VAE that a sampling asks for; its latents have the base model's factor."""
-        vae, factor = self.base.parts.vae, self.base.parts.scale_factor
+        """The VAE that a sampling asks for, else that of the current model, whose factor its latents have."""
+        vae, factor = self.current.parts.vae, self.current.parts.scale_factor
         if sampling.vae is not None:
             path = files[input_name("vae", sampling.vae)]
             if self._vae is None or self._vae[0] != path:
@@ -113,7 +117,9 @@ class Models:
         return Autoencoder(vae, factor)
 
     def refiner(self, model: str, loras: Loras, sampling: Sampling, files: Mapping[str, str]) -> Model:
-        """The refiner of this name; a model of the base model's family gets the same LoRAs and textual inversions."""
+        """The refiner of this name, the current model from now on. One of the base model's family gets the same LoRAs
+        and textual inversions.
+        """
         path = files[input_name("model", model)]
         if self._refiner is None or self._refiner[0] != path:
             self._refiner = None
@@ -121,4 +127,5 @@ class Models:
         found = self._refiner[1]
         if found.parts.family == self.base.parts.family:
             found.use(loras, {name: files[input_name("embedding", name)] for name in sampling.embeddings})
+        self.current = found
         return found
