@@ -51,16 +51,18 @@ def toy_checkpoint(
     name: str | None = None,
     has_vae: bool = True,
     unet_only: bool = False,
+    sizes: ToySizes | None = None,
 ) -> Path:
     """Write a checkpoint below `folder`; the path of its `.safetensors` file, or of its own folder.
 
     `v`: with v-prediction. `name`: of the file or folder, without suffix; else one from the family. `has_vae` and
-    `unet_only`: what a single file holds; a folder always holds everything.
+    `unet_only`: what a single file holds; a folder always holds everything. `sizes`: None for those of the family.
     """
+    sizes = sizes or TOY_SIZES[family]
     stem = name or "-".join([family, *(["inpainting"] if inpainting else []), *(["v"] if v else [])])
-    tensors = list(toy_tensors(family, in_channels=9 if inpainting else 4))
+    tensors = list(toy_tensors(family, sizes, in_channels=9 if inpainting else 4))
     if form == "folder":
-        return _write_folder(folder / stem, family, tensors, dtype, inpainting=inpainting, v=v, seed=seed)
+        return _write_folder(folder / stem, family, sizes, tensors, dtype, inpainting=inpainting, v=v, seed=seed)
     parts = {"unet"} if unet_only else {tensor.part for tensor in tensors} - (set() if has_vae else {"vae"})
     path = folder / f"{stem}.safetensors"
     arrays = original_arrays([tensor for tensor in tensors if tensor.part in parts], seed)
@@ -127,6 +129,7 @@ def _by_the_way(family: Family) -> dict[str, np.ndarray]:
 def _write_folder(
     folder: Path,
     family: Family,
+    sizes: ToySizes,
     tensors: list[ToyTensor],
     dtype: Dtype,
     *,
@@ -134,7 +137,6 @@ def _write_folder(
     v: bool,
     seed: int,
 ) -> Path:
-    sizes = TOY_SIZES[family]
     if family == "sd2":  # a folder of SD 2 leaves out the last layer, which nothing reads
         unread = f".layers.{sizes.texts[0].layers - 1}."
         tensors = [tensor for tensor in tensors if unread not in tensor.name]

@@ -68,7 +68,7 @@ def _of_family(name: str, family: Family, sizes: ToySizes, in_channels: int) -> 
     goldens = {f"{name}/unet": _predict(unet, sizes, (in_channels, *LATENTS))}
     if name in TOY_SIZES:
         _check_conversion(family, parts, config)
-        with _joined_as_in_a1111(unet):
+        with joined_as_in_a1111(unet):
             goldens[f"{name}/unet_odd"] = _predict(unet, sizes, (in_channels, *ODD_LATENTS))
     if name != "inpainting":
         for text in sizes.texts:
@@ -107,7 +107,7 @@ def _predict(unet: Any, sizes: ToySizes, shape: tuple[int, ...]) -> np.ndarray:
 
 
 @contextmanager
-def _joined_as_in_a1111(unet: Any) -> Iterator[None]:
+def joined_as_in_a1111(unet: Any) -> Iterator[None]:
     """A1111 doubles, and resizes to the skip's size by the nearest pixels where it joins them (sd_hijack_unet.py)."""
     cat, upsamplers = torch.cat, unet.num_upsamplers
 

@@ -45,15 +45,17 @@ class GuidanceRule:
     always_unconditional: bool = False
     """Whether the sampler needs the image of the negative prompt by itself."""
 
-    def omits_negative(self, call: int, sigma: float, weight: float) -> bool:
-        """Whether a call does without the negative prompt; `weight` is the sum of the prompts' weights."""
-        if self.always_unconditional:
-            return False
+    def skips_negative(self, call: int, level: float) -> bool:
+        """Whether a call ignores the negative prompt, and with it the scale. `level` is what A1111 compares: sigma, or
+        the timestep for samplers on timesteps.
+        """
         if self.skip_early_cond and call / self.calls <= self.skip_early_cond:
             return True
-        if call % 2 and sigma < self.s_min_uncond:
-            return True
-        return abs(1 - self.scale * weight) < NEGLIGIBLE
+        return call % 2 == 1 and level < self.s_min_uncond
+
+    def needs_negative(self, weight: float) -> bool:
+        """Whether the negative prompt changes the result; `weight` is the sum of the prompts' weights."""
+        return self.always_unconditional or abs(1 - self.scale * weight) >= NEGLIGIBLE
 
 
 class GuidedDenoiser:
@@ -87,11 +89,17 @@ class GuidedDenoiser:
         """Denoised image (1, h, w, 4) of `x` at `sigma`; `timestep` None: that of the sigma. Raises: JobCancelled."""
         mx.eval(x)
         self._check()
-        self._switch(sigma)
+        if self._masks_input and timestep is not None:  # a sampler on timesteps
+            level, reached = timestep, int(timestep)
+        else:
+            level, reached = sigma, self._part.network.nearest_timestep(sigma)
+        self._switch(reached)
         part = self._part
         prompts, negative = part.prompts.at(self._calls)
         weight = sum(one for one, _ in prompts)
-        omits = self._rule.omits_negative(self._calls, sigma, weight)
+        skips = self._rule.skips_negative(self._calls, level)
+        omits = skips or not self._rule.needs_negative(weight)
+        scale = 1.0 if skips else self._rule.scale
         conditions = [condition for _, condition in prompts]
         asked = conditions if omits else [*conditions, negative]
         denoised = part.network.denoise(x, sigma, timestep, asked, part.extra)
@@ -99,7 +107,7 @@ class GuidedDenoiser:
         guided = base
         for (share, _), one in zip(prompts, denoised, strict=False):
             if one is not base:
-                guided = guided + (one - base) * (share * self._rule.scale)
+                guided = guided + (one - base) * (share * scale)
         self._unconditional = base
         self._calls += 1
         return self._mask.blend(guided) if self._mask is not None and not self._masks_input else guided
@@ -114,7 +122,6 @@ class GuidedDenoiser:
         """The sampler's own `x` with the kept part of the image in it, for samplers that blend before each call."""
         return self._mask.blend(x) if self._mask is not None and self._masks_input else x
 
-    def _switch(self, sigma: float) -> None:
-        if self._refiner is None or (999 - self._part.network.nearest_timestep(sigma)) / 1000 < self._switch_at:
-            return
-        self._part, self._refiner = self._refiner(), None
+    def _switch(self, timestep: int) -> None:
+        if self._refiner is not None and (999 - timestep) / 1000 >= self._switch_at:
+            self._part, self._refiner = self._refiner(), None

@@ -41,7 +41,7 @@ def masked_image_channels(
     image: Image.Image | None, mask: Image.Image | None, size: tuple[int, int], encode: Encode
 ) -> mx.array:
     """Further channels (1, h, w, 5) of an inpainting model for an image of `size` (width, height): the mask, and the
-    latents of the image without its repainted part. Without a mask all of it is repainted; without an image it is grey.
+    latents of the image without its repainted part, which is grey. Without a mask or an image all of it is repainted.
     """
     width, height = size
     if image is None:

@@ -109,15 +109,19 @@ def _embedding_files(paths: Mapping[str, str]) -> dict[str, EmbeddingFile]:
 
 
 class Models:
-    """The base model, and what an image needs besides: the last refiner and the last VAE stay loaded."""
+    """The base model, and what an image needs besides: the last refiner and the last VAE stay loaded.
+
+    `current` is the model that draws now: the base model, or the refiner once it goes on with an image.
+    """
 
     def __init__(self, base: Model) -> None:
-        self.base = base
+        self.base = self.current = base
         self._refiner: tuple[str, Model] | None = None
         self._vae: tuple[str, Vae] | None = None
 
     def prepare(self, sampling: Sampling, loras: Loras, files: Mapping[str, str]) -> None:
         """Make the base model ready, and drop what the next image does not need. Raises: LoraFault."""
+        self.current = self.base
         if sampling.refiner is None:
             self._refiner = None
         if sampling.vae is None:
@@ -125,11 +129,11 @@ class Models:
         self.base.use(loras, {name: files[input_name("embedding", name)] for name in sampling.embeddings})
 
     def autoencoder(self, sampling: Sampling, files: Mapping[str, str]) -> Autoencoder:
-        """The VAE that a sampling asks for; its latents have the base model's factor.
+        """The VAE that a sampling asks for, else that of the current model, or of the base model where it has none.
 
         Raises: BackendError("bad_input") for a file that cannot be used, or where a model without a VAE gets none.
         """
-        parts = self.base.parts
+        parts = self.base.parts if self.current.parts.own_vae is None else self.current.parts
         try:
             vae = parts.vae if sampling.vae is None else self._loaded_vae(files[input_name("vae", sampling.vae)])
         except NotACheckpoint as error:
@@ -144,7 +148,9 @@ class Models:
         return self._vae[1]
 
     def refiner(self, model: str, loras: Loras, sampling: Sampling, files: Mapping[str, str]) -> Model:
-        """The refiner of this name; a model of the base model's family gets the same LoRAs and textual inversions."""
+        """The refiner of this name, the current model from now on. One of the base model's family gets the same LoRAs
+        and textual inversions.
+        """
         path = files[input_name("model", model)]
         if self._refiner is None or self._refiner[0] != path:
             self._refiner = None
@@ -152,4 +158,5 @@ class Models:
         found = self._refiner[1]
         if found.parts.family == self.base.parts.family:
             found.use(loras, {name: files[input_name("embedding", name)] for name in sampling.embeddings})
+        self.current = found
         return found

@@ -26,6 +26,7 @@ from engine.pipelines.stable_diffusion.masks import LatentMask, latent_mask, mas
 from engine.pipelines.stable_diffusion.models import Model, Models
 from engine.pipelines.stable_diffusion.noise_supply import NoiseSupply, image_noise, to_latents
 from engine.pipelines.stable_diffusion.progress import SamplingProgress, Skipped
+from engine.pipelines.stable_diffusion.prompts import SizedPrompts
 from engine.prompts import plan as prompt_plan
 from engine.protocol import Sampling, SecondPass, prompt_steps
 from engine.samplers.samplers import SamplingRun, plan_sampling
@@ -53,11 +54,18 @@ class Pass:
     guidance: float
     sampling: Sampling
     denoise: float | None = None
+    told_px: tuple[int, int] | None = None
+    """Width and height that SDXL is told; None: those of the image."""
 
     @property
     def size_px(self) -> tuple[int, int]:
         """Width and height of the image."""
         return self.columns * CELL_PX, self.rows * CELL_PX
+
+    def prompts(self, model: Model, run: SamplingRun) -> SizedPrompts:
+        """Conditions of both prompts in this pass. Raises: BackendError("bad_input")."""
+        steps = self.steps_of_prompts(run)
+        return model.prompts(self.prompt, self.negative_prompt, steps, self.sampling, self.told_px or self.size_px)
 
     def steps_of_prompts(self, run: SamplingRun) -> prompt_plan.Pass:
         """Steps that prompt editing counts."""
@@ -105,7 +113,7 @@ class StableDiffusion:
         progress = SamplingProgress(
             watcher,
             sum(one.run(models.base).steps for one in passes),
-            lambda latents, seconds: task.frame.preview(self._preview(autoencoder, latents, seconds)),
+            lambda latents, seconds: task.frame.preview(self._preview(task, sampling, latents, seconds)),
         )
         start = _start(task, passes[0], autoencoder, is_inpainting=models.base.is_inpainting)
         try:
@@ -124,7 +132,9 @@ class StableDiffusion:
         mx.eval(latents)
         check_finite(latents, "latents")
         watcher.start_decoding()
-        return partial(autoencoder.decode, latents, in_strips=plan.low_ram)
+        # As in A1111, the VAE of the model that was drawn with last decodes.
+        decode = models.autoencoder(sampling, task.files).decode
+        return partial(decode, latents, in_strips=plan.low_ram)
 
     def _sample(
         self, task: ImageTask, one: Pass, start: Start, progress: SamplingProgress, *, is_last: bool
@@ -139,10 +149,9 @@ class StableDiffusion:
         if mask is not None and latents is not None:
             latents = _masked_content(task, one, mask)
             mask = LatentMask(mask.repaint, latents)
-        prompts = models.base.prompts(one.prompt, one.negative_prompt, one.steps_of_prompts(run), sampling, one.size_px)
         refiner = sampling.refiner if is_last else None
         denoiser = GuidedDenoiser(
-            Part(models.base.network(sampling), prompts, start.extra),
+            Part(models.base.network(sampling), one.prompts(models.base, run), start.extra),
             GuidanceRule(
                 one.guidance * run.guidance_factor,
                 run.counted_calls,
@@ -165,11 +174,11 @@ class StableDiffusion:
 
     def _refine(self, task: ImageTask, one: Pass, run: SamplingRun, name: str) -> Part:
         model = self._models.refiner(name, task.loras, one.sampling, task.files)
-        prompts = model.prompts(one.prompt, one.negative_prompt, one.steps_of_prompts(run), one.sampling, one.size_px)
-        return Part(model.network(one.sampling), prompts)
+        return Part(model.network(one.sampling), one.prompts(model, run))
 
-    def _preview(self, autoencoder: Autoencoder, latents: mx.array, step_s: float) -> Image.Image:
+    def _preview(self, task: ImageTask, sampling: Sampling, latents: mx.array, step_s: float) -> Image.Image:
         began = time.monotonic()
+        autoencoder = self._models.autoencoder(sampling, task.files)
         small = shrink_latents(latents.transpose(0, 3, 1, 2), self._preview_size.px).transpose(0, 2, 3, 1)
         image = autoencoder.decode(small)
         self._preview_size.learn(time.monotonic() - began, step_s)
@@ -208,6 +217,7 @@ def _passes(task: ImageTask, sampling: Sampling, second: SecondPass | None) -> l
             plan.guidance if second.guidance is None else second.guidance,
             sampling.model_copy(update=changed),
             second.denoise,
+            covering_px(task.frame.drawn, second),
         ),
     ]
 
@@ -254,16 +264,25 @@ def _extra_channels(
     return masked_image_channels(fitted, mask, size, autoencoder.encode)
 
 
+def covering_px(drawn: tuple[int, int], second: SecondPass) -> tuple[int, int]:
+    """Width and height of an image that covers the second pass's size with the proportions of `drawn`: what SDXL is
+    told.
+
+    Source: A1111 1.10.1 calculate_target_resolution and calculate_hr_conds.
+    """
+    width, height = drawn
+    if width * second.height_px > second.width_px * height:
+        return second.height_px * width // height, second.height_px
+    return second.width_px, second.width_px * height // width
+
+
 def enlarge(latents: mx.array, drawn: tuple[int, int], second: SecondPass) -> mx.array:
     """Latents of the second pass's size: enlarged to cover it, and cropped to its middle.
 
-    Source: A1111 1.10.1 calculate_target_resolution and sample_hr_pass.
+    Source: A1111 1.10.1 sample_hr_pass.
     """
-    width, height = drawn
     method, antialias = ENLARGEMENTS[second.enlarge]
-    wide, tall = second.width_px, second.width_px * height // width
-    if width * second.height_px > second.width_px * height:
-        wide, tall = second.height_px * width // height, second.height_px
+    wide, tall = covering_px(drawn, second)
     rows, columns = second.height_px // CELL_PX, second.width_px // CELL_PX
     whole = resize_latents(
         latents, max(columns, wide // CELL_PX), max(rows, tall // CELL_PX), method, antialias=antialias

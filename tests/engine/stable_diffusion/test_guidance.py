@@ -85,7 +85,21 @@ def test_negative_prompt_is_omitted_at_the_first_share_of_calls() -> None:
     assert found == [3, 3, 15, 15]
 
 
-def test_sampler_that_needs_the_unguided_image_always_gets_it() -> None:
+def test_prompts_joined_by_and_are_not_scaled_where_the_negative_prompt_is_skipped() -> None:
+    found, _ = guided([(1.0, 3.0), (0.5, 5.0)], 1.0, 4.0, (1.0, 1.0), skip_early_cond=0.1)
+    assert found == [3 + 0.5 * (5 - 3), 1 + 4 * (3 - 1) + 0.5 * 4 * (5 - 1)]
+
+
+def test_sampler_on_timesteps_compares_the_timestep() -> None:
+    network: Any = Numbers()
+    rule = GuidanceRule(7.0, 4, s_min_uncond=2.0)
+    denoiser = GuidedDenoiser(Part(network, Fixed([(1.0, 3.0)], 1.0)), rule, check=lambda: None, masks_input=True)
+    for timestep in (41.0, 21.0, 1.0, 1.0):
+        denoiser(X, 0.03, timestep)
+    assert [len(call) for call in network.calls] == [2, 2, 2, 1]
+
+
+def test_sampler_that_needs_the_unguided_image_gets_it_at_guidance_one() -> None:
     _, network = guided([(1.0, 3.0)], 1.0, 1.0, always_unconditional=True)
     assert network.calls == [[3.0, 1.0]]
 
