@@ -8,6 +8,8 @@ uv run python -m benchmarks.stable_diffusion --mlx-examples ~/mlx-examples/stabl
 
 ... --diffusers ~/torch/bin/python (a Python with torch, diffusers and transformers)
 
+... --processor (processor time instead of time, for a machine that does other work meanwhile)
+
 Random weights: nothing is downloaded. Each program is a process of its own, and they take turns: one works, the others
 wait. `step` is one evaluation of the UNet for a prompt and a negative one, `decode` one of the VAE in float32, `image`
 both texts, Euler's steps and the decoding. Peaks are as MLX counts, without its cache; for diffusers, of the process.
@@ -45,13 +47,15 @@ class Contender:
 
     name: str
     process: subprocess.Popen[str]
+    parameters: int
     seconds: dict[str, list[float]]
     peaks: dict[str, list[int]]
 
-    def measure(self, kind: str, steps: int, *, kept: bool) -> None:
+    def measure(self, kind: str, steps: int, clock: str, *, kept: bool) -> None:
+        """Let it work; `clock` is what counts of its answer, `seconds` or `processor`."""
         answer = self._ask({"kind": kind, "steps": steps})
         if kept:
-            self.seconds[kind].append(answer["seconds"])
+            self.seconds[kind].append(answer[clock])
             self.peaks[kind].append(int(answer["peak"]))
 
     def _ask(self, order: dict[str, object]) -> dict[str, float]:
@@ -76,14 +80,14 @@ def running(name: str, python: str, sizes: Sizes, path: Path | None) -> Iterator
     environment = {**child_environment(EngineOptions(), os.environ), "PYTHONPATH": str(path or ROOT)}
     script = str(ROOT / "benchmarks" / "stable_diffusion_sides.py")
     with subprocess.Popen(
-        [python, script, name, as_argument(sizes)],
+        [python, "-P", script, name, as_argument(sizes)],  # -P: modules beside the script have names of packages
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=environment,
         text=True,
     ) as process:
-        contender = Contender(name, process, {kind: [] for kind in KINDS}, {kind: [] for kind in KINDS})
-        contender.read()
+        contender = Contender(name, process, 0, {kind: [] for kind in KINDS}, {kind: [] for kind in KINDS})
+        contender.parameters = int(contender.read()["parameters"])
         try:
             yield contender
         finally:
@@ -114,8 +118,10 @@ def main() -> None:
     parser.add_argument("--dtype", choices=("float32", "float16"), default="float32")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=4, help="steps of an image")
+    parser.add_argument("--processor", action="store_true", help="count processor time")
     args = parser.parse_args()
     base = WIDTHS[args.width]
+    clock = "processor" if args.processor else "seconds"
     sizes = replace(base, dtype=args.dtype, px=args.px or base.px)
     with ExitStack() as stack:
         contenders = [stack.enter_context(running(OURS, sys.executable, sizes, None))]
@@ -123,12 +129,14 @@ def main() -> None:
             contenders.append(stack.enter_context(running("mlx-examples", sys.executable, sizes, args.mlx_examples)))
         if args.diffusers is not None:
             contenders.append(stack.enter_context(running("diffusers", args.diffusers, sizes, None)))
+        if len({one.parameters for one in contenders}) != 1:
+            raise SystemExit(f"Not the same networks: {[(one.name, one.parameters) for one in contenders]}")
         for number in range(args.rounds + 1):
             for kind in KINDS:
                 turn = contenders if number % 2 == 0 else contenders[::-1]
                 for contender in turn:
-                    contender.measure(kind, args.steps, kept=number > 0)
-    print(f"{args.width}, {sizes.px} px, {sizes.dtype}, {args.rounds} rounds, {args.steps} steps an image")
+                    contender.measure(kind, args.steps, clock, kept=number > 0)
+    print(f"{args.width}, {sizes.px} px, {sizes.dtype}, {args.rounds} rounds, {args.steps} steps an image, {clock}")
     print(table(contenders))
 
 

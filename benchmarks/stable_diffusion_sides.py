@@ -2,7 +2,8 @@
 
 Each runs in a process of its own, with the Python and the packages of that program; so nothing of this repository is
 imported before it is known to be there. A line is {"kind": "text" | "step" | "decode" | "image", "steps": n}, the
-answer {"seconds": s, "peak": bytes}: as MLX counts, for diffusers the largest resident memory of the process.
+answer {"seconds": s, "processor": s, "peak": bytes}: as MLX counts, for diffusers the largest resident memory of the
+process.
 """
 
 from __future__ import annotations
@@ -52,6 +53,9 @@ class Side(Protocol):
     def peak(self) -> int:
         """Bytes at the peak since the last call."""
 
+    def parameters(self) -> int:
+        """Parameters of all networks, which must be as many in each program."""
+
 
 def noise_levels(steps: int) -> list[float]:
     """Even in their logarithm, then 0: the time of a step does not depend on them."""
@@ -61,6 +65,10 @@ def noise_levels(steps: int) -> list[float]:
 
 class _Mlx:
     """What both programs of MLX have in common."""
+
+    unet: Any
+    encoder: Any
+    vae: Any
 
     def __init__(self, sizes: Sizes) -> None:
         import mlx.core as mx
@@ -109,6 +117,12 @@ class _Mlx:
         peak = self.mx.get_peak_memory()
         self.mx.reset_peak_memory()
         return int(peak)
+
+    def parameters(self) -> int:
+        from mlx.utils import tree_flatten
+
+        networks = (self.unet, self.encoder, self.vae)
+        return sum(array.size for network in networks for _, array in tree_flatten(network.parameters()))
 
     def encode(self) -> Any:
         raise NotImplementedError
@@ -192,6 +206,7 @@ class MlxExamples(_Mlx):
             block_out_channels=sizes.channels,
             num_attention_heads=(sizes.heads,) * levels,
             cross_attention_dim=(sizes.context,) * levels,
+            up_block_types=(*("CrossAttnUpBlock2D",) * (levels - 1), "UpBlock2D"),  # as its model_io reverses them
         )
         text = CLIPTextModelConfig(
             num_layers=sizes.layers, model_dims=sizes.context, num_heads=sizes.context // 64, max_length=TOKENS
@@ -280,25 +295,31 @@ class Diffusers:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
         return int(found[1]) * 1024 if found else 0
 
+    def parameters(self) -> int:
+        networks = (self.unet, self.encoder, self.vae)
+        return sum(array.numel() for network in networks for array in network.parameters())
+
 
 SIDES: dict[str, Callable[[Sizes], Side]] = {"ours": Ours, "mlx-examples": MlxExamples, "diffusers": Diffusers}
 
 
 def main() -> None:
+    answers, sys.stdout = sys.stdout, sys.stderr  # packages print what they like
     name = sys.argv[1]
     sizes: dict[str, Any] = json.loads(sys.argv[2])
     side = SIDES[name](Sizes(**{**sizes, "channels": tuple(sizes["channels"]), "vae": tuple(sizes["vae"])}))
-    print(json.dumps({"ready": name}), flush=True)
+    print(json.dumps({"parameters": side.parameters()}), file=answers, flush=True)
     for line in sys.stdin:
         order = json.loads(line)
         side.peak()
-        began = time.perf_counter()
+        began, used = time.perf_counter(), time.process_time()
         work = getattr(side, order["kind"])
         if order["kind"] == "image":
             work(order["steps"])
         else:
             work()
-        print(json.dumps({"seconds": time.perf_counter() - began, "peak": side.peak()}), flush=True)
+        answer = {"seconds": time.perf_counter() - began, "processor": time.process_time() - used, "peak": side.peak()}
+        print(json.dumps(answer), file=answers, flush=True)
 
 
 def as_argument(sizes: Sizes) -> str:

@@ -28,7 +28,7 @@ async def findings_of(core: Core) -> list[Finding]:
         *_of_default(default),
         *(await _of_records(core)),
         *_of_files(core),
-        *files_at_fault(core.library),
+        *(await asyncio.to_thread(lambda: list(files_at_fault(core.library)))),
         *_of_process(core),
     ]
     return sorted(findings, key=lambda finding: finding.health != "broken")

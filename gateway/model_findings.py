@@ -13,7 +13,10 @@ SHOWN_MOST = 20
 
 
 def files_at_fault(library: Library) -> Iterator[Finding]:
-    """A note for each file that the last look at the folders found unusable."""
+    """A note for each file that the last look at the folders found unusable, and for missing folders. Blocks."""
+    if missing := sum(not folder.is_dir() for folder in library.checkpoints.folders):
+        remedy = "Connect the disk that it is on, or take it out of models.checkpoint_dirs."
+        yield Finding("checkpoints", "note", f"{missing} of the folders of checkpoints are not there.", remedy)
     files = [
         *(("checkpoint", one.file_name, one.trouble) for one in library.checkpoints.troubles()),
         *(("VAE", one.name, one.trouble) for one in library.vaes.troubles()),

@@ -21,6 +21,8 @@ from gateway.images.provenance import drawing_by, drawing_in, drawing_of
 from gateway.jobs.drawing import Drawing
 from gateway.jobs.facts import ImageDone
 from gateway.jobs.job import Job
+from gateway.jobs.resolve_sampling import is_sampled
+from gateway.models.library import Library
 
 JOBS_AT_ONCE = 50
 
@@ -108,8 +110,16 @@ async def read_drawing(request: Request) -> Response:
         with suppress(InvalidRequest):  # a file that cannot be decoded hides nothing
             checked = await check_image(data, core.decoder, "image", share)
             drawing = await core.files.run(share, _hidden_drawing, checked.png)
-    answer: Provenance = {"drawing": to_drawing(drawing)}
+    answer: Provenance = {"drawing": to_drawing(drawing and with_own_name(drawing, core.library))}
     return JSONResponse(answer)
+
+
+def with_own_name(drawing: Drawing, library: Library) -> Drawing:
+    """The drawing with the name that its checkpoint has here: that of the file with its hash, else that of its name."""
+    for title in (drawing.model_hash, drawing.model):
+        if title and (spec := library.files.checkpoint(title)) is not None and is_sampled(spec):
+            return drawing.model_copy(update={"model": spec.name})
+    return drawing
 
 
 def _hidden_drawing(png: bytes) -> Drawing | None:

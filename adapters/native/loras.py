@@ -12,8 +12,9 @@ from engine.catalog import CATALOG
 from gateway.disk import read_file
 from gateway.errors import InvalidRequest, LoraNotFound, NotFound
 from gateway.images.codec import check_image
+from gateway.models.library import Library
 from gateway.models.lora_layers import names_of
-from gateway.models.loras import LoraFile, LoraLibrary, preview_of
+from gateway.models.loras import LoraFile, preview_of
 
 _GEOMETRIES = {spec.name: spec.geometry for spec in CATALOG}
 PREVIEW_MOST_BYTES = 16 * 1024 * 1024
@@ -21,22 +22,22 @@ PREVIEW_MOST_BYTES = 16 * 1024 * 1024
 
 async def list_loras(request: Request) -> Response:
     """GET loras: List the LoRAs, those that cannot be used included; no file is read for its hash."""
-    library = core_of(request).library.loras
+    library = core_of(request).library
 
     def rows() -> list[LoraShown]:
-        aliases = library.calls()
-        return [to_lora(library, lora, aliases.get(lora.name, []), read=False) for lora in library.all()]
+        aliases = library.loras.calls()
+        return [to_lora(library, lora, aliases.get(lora.name, []), read=False) for lora in library.loras.all()]
 
-    answer: Loras = {"loras": await library.off_loop(rows)}
+    answer: Loras = {"loras": await library.loras.off_loop(rows)}
     return JSONResponse(answer)
 
 
 async def get_lora(request: Request) -> Response:
     """GET loras/{name}: Show a LoRA, by its name or an alias, with its hashes and what is written about it."""
-    library, lora = core_of(request).library.loras, await _find(request)
+    library, lora = core_of(request).library, await _find(request)
 
     def detail() -> LoraDetail:
-        row = to_lora(library, lora, library.calls().get(lora.name, []), read=True)
+        row = to_lora(library, lora, library.loras.calls().get(lora.name, []), read=True)
         return {**row, "description": lora.notes.description, "metadata": dict(lora.notes.metadata)}
 
     return JSONResponse(await core_of(request).files.run(share_of(request), detail))
@@ -64,10 +65,12 @@ async def _find(request: Request) -> LoraFile:
     return lora
 
 
-def to_lora(library: LoraLibrary, lora: LoraFile, aliases: list[str], *, read: bool) -> LoraShown:
+def to_lora(library: Library, lora: LoraFile, aliases: list[str], *, read: bool) -> LoraShown:
     """One LoRA. Blocks; where `read` is set, reads the file for its hashes if they are not known yet."""
-    hashes = library.hashes(lora, read=read)
+    hashes = library.loras.hashes(lora, read=read)
     models = [lora.hub.like] if lora.hub and lora.file is None else names_of(lora.fit.models)
+    if lora.fit.known:
+        models = [*models, *_fitting_checkpoints(library, lora)]
     return {
         "name": lora.name,
         "aliases": aliases,
@@ -90,6 +93,12 @@ def to_lora(library: LoraLibrary, lora: LoraFile, aliases: list[str], *, read: b
         "repo": lora.hub.repo if lora.hub else None,
         "trouble": lora.trouble or (f"It is for {lora.fit.family}." if lora.fit.family else None),
     }
+
+
+def _fitting_checkpoints(library: Library, lora: LoraFile) -> list[str]:
+    """Checkpoints that a LoRA fits, those of sizes where only a try can tell included."""
+    specs = [library.find(one.name) for one in library.checkpoints.all()]
+    return [spec.name for spec in specs if lora.fit.of(spec) is not False]
 
 
 def _read_preview(lora: LoraFile) -> bytes | None:

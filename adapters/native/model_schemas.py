@@ -43,6 +43,15 @@ class Capabilities(TypedDict):
     draws: list[str]
     samplers: list[str]
     schedules: list[str]
+    unscheduled_samplers: list[str]
+    """Samplers with timesteps of their own, which read no schedule."""
+    default_sampler: str | None
+    """null, as `default_schedule`, where there is nothing to choose from."""
+    default_schedule: str | None
+    clip_skip: bool
+    """Whether `sampling.clip_skip` changes its pictures."""
+    text_widths: list[int]
+    """Widths of the text encoders of Stable Diffusion: a textual inversion of the same widths fits."""
 
 
 class DownloadShown(TypedDict):
@@ -99,7 +108,7 @@ class LoraShown(TypedDict):
     base_model: str | None
     """In its maker's words."""
     models: list[str]
-    """Those it fits."""
+    """Those it fits, checkpoints of the operator included."""
     rank: int | None
     tensors: int | None
     """In its file."""
@@ -127,8 +136,21 @@ class Loras(TypedDict):
     loras: list[LoraShown]
 
 
+class EmbeddingShown(TypedDict):
+    """One textual inversion, which prompts call by its name."""
+
+    name: str
+    vectors: int
+    """Tokens that it takes."""
+    widths: list[int]
+    """Of its vectors, one for each text encoder: it fits models with these `text_widths`."""
+
+
 class Models(TypedDict):
     models: list[ModelShown]
+    vaes: list[str]
+    """Names of VAE files, for models with `samplers`."""
+    embeddings: list[EmbeddingShown]
 
 
 class ModelStatus(TypedDict):

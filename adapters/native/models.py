@@ -14,6 +14,7 @@ from adapters.native.model_schemas import (
     Capabilities,
     Cleared,
     DownloadShown,
+    EmbeddingShown,
     Models,
     ModelShown,
     ModelStatus,
@@ -26,16 +27,18 @@ from adapters.native.responses import to_bytes
 from adapters.shared.body import query
 from adapters.shared.context import core_of, is_attached, owner_of
 from engine.catalog import ModelSpec
+from engine.protocol import Sampling
 from gateway.context import Core
 from gateway.jobs.origin import Origin
-from gateway.jobs.resolve_sampling import is_sampled
+from gateway.jobs.resolve_sampling import default_schedule, is_sampled
 from gateway.jobs.samplers import SAMPLERS, SCHEDULES
+from gateway.models.embedding_files import EmbeddingFile
 from gateway.models.folders import record_of
 from gateway.models.weights import sha256_of
 
 
 async def list_models(request: Request) -> Response:
-    """GET models: List the models, those that are not on this machine included."""
+    """GET models: List the models, those that are not on this machine included, VAE files and textual inversions."""
     core = core_of(request)
     await asyncio.to_thread(core.library.refresh)
     downloads = {spec.name: to_download(core, spec) for spec in core.library.specs}
@@ -45,8 +48,17 @@ async def list_models(request: Request) -> Response:
         specs += [(alias, core.library.find(alias)) for alias in core.library.aliases]
         return [to_model(core, name, spec, downloads.get(spec.name)) for name, spec in specs]
 
-    answer: Models = {"models": await asyncio.to_thread(rows)}
+    answer: Models = {
+        "models": await asyncio.to_thread(rows),
+        "vaes": [one.name for one in core.library.vaes.all()],
+        "embeddings": [_to_embedding(one) for one in core.library.embeddings.all()],
+    }
     return JSONResponse(answer)
+
+
+def _to_embedding(one: EmbeddingFile) -> EmbeddingShown:
+    assert one.header is not None
+    return {"name": one.name, "vectors": one.header.vectors, "widths": list(one.header.widths)}
 
 
 def to_model(core: Core, name: str, spec: ModelSpec, download: DownloadShown | None) -> ModelShown:
@@ -94,6 +106,7 @@ def to_capabilities(core: Core, spec: ModelSpec) -> Capabilities:
     limits = core.settings.generation.limits.of(spec)
     as_sent = not spec.distilled or (core.settings.models.steps_as_sent and not spec.fixed_steps)
     low, high = spec.guidance_range
+    sampled = is_sampled(spec)
     return {
         "task": spec.task,
         "default_px": spec.default_px,
@@ -117,8 +130,13 @@ def to_capabilities(core: Core, spec: ModelSpec) -> Capabilities:
         "lora": spec.lora,
         "control": spec.control,
         "draws": list(spec.draws),
-        "samplers": [sampler.name for sampler in SAMPLERS] if is_sampled(spec) else [],
-        "schedules": [schedule.label for schedule in SCHEDULES] if is_sampled(spec) else [],
+        "samplers": [sampler.name for sampler in SAMPLERS] if sampled else [],
+        "schedules": [schedule.label for schedule in SCHEDULES] if sampled else [],
+        "unscheduled_samplers": [one.name for one in SAMPLERS if not one.has_schedule] if sampled else [],
+        "default_sampler": Sampling().sampler if sampled else None,
+        "default_schedule": default_schedule(spec) if sampled else None,
+        "clip_skip": spec.family == "sd1",
+        "text_widths": list(core.library.files.text_widths(spec)),
     }
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from adapters.sdapi.prompt_tags import without_hash
 from engine.catalog import ModelSpec
-from gateway.errors import ModelNotFound
+from gateway.errors import ModelNotFound, ModelNotServed
 from gateway.jobs.resolve_sampling import is_sampled
 from gateway.jobs.sampling_files import ListedEmbedding
 from gateway.models.library import Library
@@ -18,7 +18,7 @@ SHORT_CHARS = 10
 
 def known_name(library: Library, name: str) -> str | None:
     """The name itself where a model has it, or the name of the checkpoint of a hash or title; None: neither is here."""
-    with suppress(ModelNotFound):
+    with suppress(ModelNotFound, ModelNotServed):
         library.find(name)
         return name
     spec = library.files.checkpoint(name)
@@ -33,7 +33,7 @@ def name_of(library: Library, title: str) -> str:
 
 def current_of(library: Library, name: str) -> str:
     """The title of the current checkpoint, which may be missing."""
-    with suppress(ModelNotFound):
+    with suppress(ModelNotFound, ModelNotServed):
         return _title(library, name, library.find(name))
     return name
 
@@ -53,7 +53,7 @@ def checkpoint_rows(library: Library, current: str) -> list[dict[str, Any]]:
 
 def _row(library: Library, name: str) -> dict[str, Any]:
     spec: ModelSpec | None = None
-    with suppress(ModelNotFound):
+    with suppress(ModelNotFound, ModelNotServed):
         spec = library.find(name)
     title = name if spec is None else _title(library, name, spec)
     sha256 = library.files.sha256(spec) if spec is not None and is_sampled(spec) else None
@@ -78,7 +78,7 @@ def vae_rows(library: Library) -> list[dict[str, Any]]:
 
 def embedding_rows(library: Library, current: str) -> dict[str, dict[str, Any]]:
     """The textual inversions by name. Source: A1111 1.10.1 EmbeddingsResponse."""
-    with suppress(ModelNotFound):
+    with suppress(ModelNotFound, ModelNotServed):
         spec = library.find(current)
         if is_sampled(spec):
             found = library.files.embeddings(spec)

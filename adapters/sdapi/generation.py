@@ -76,6 +76,7 @@ async def _render_input(
         params=translation.images.params,
         lora_hashes=await core.files.run(share_of(request), _hashes, core, job.plan),
         file_hashes=await _file_hashes(core, job.plan, share_of(request)),
+        inpaints=_inpaints(core, job.plan),
         lora_tensors=await _tensors(core, job.plan),
     )
 
@@ -99,6 +100,12 @@ def without_images(body: Txt2Img | Img2Img) -> Txt2Img | Img2Img:
 
 def _hashes(core: Core, plan: Generate) -> Mapping[str, str]:
     return hashes((lora.name for lora in plan.loras), core.library.loras) if plan.loras else {}
+
+
+def _inpaints(core: Core, plan: Generate) -> bool:
+    with suppress(ModelNotFound):
+        return core.library.find(plan.model).inpaints
+    return False
 
 
 async def _file_hashes(core: Core, plan: Generate, share: Share) -> FileHashes:

@@ -10,13 +10,14 @@ from starlette.responses import JSONResponse, Response
 
 from adapters.sdapi.checkpoints import checkpoint_rows, current_of, embedding_rows, name_of, vae_rows
 from adapters.sdapi.errors import AsA1111
-from adapters.sdapi.lists import HR_UPSCALER, HR_UPSCALERS, UPSCALERS, cmd_flags
+from adapters.sdapi.lists import HR_UPSCALERS, UPSCALERS, cmd_flags
 from adapters.sdapi.loras import lora_rows
 from adapters.sdapi.memory import memory
 from adapters.sdapi.options import MEMORY, accepted, options_of
 from adapters.sdapi.protocol import body_of, origin_of
 from adapters.sdapi.request_schemas import OptionsBody
 from adapters.sdapi.response_schemas import PageConfig
+from adapters.sdapi.sampling import LATENT_UPSCALERS
 from adapters.sdapi.state import checkpoint_of, client_options
 from adapters.sdapi.styles import styles_of
 from adapters.shared.context import core_of, owner_of
@@ -107,7 +108,7 @@ async def page_config(request: Request) -> Response:
     upscalers = [row["name"] for row in UPSCALERS]
     menus = {
         "setting_sd_lora": ["None", *names],
-        "txt2img_hr_upscaler": [HR_UPSCALER, *HR_UPSCALERS],
+        "txt2img_hr_upscaler": [*LATENT_UPSCALERS, *HR_UPSCALERS],
         "extras_upscaler_1": upscalers,
     }
     components = [

@@ -22,6 +22,7 @@ from gateway.images.hidden_text import hidden_texts, may_hide
 from gateway.images.infotext import PNG_KEYWORD, parse
 from gateway.images.png_chunks import SIGNATURE
 from gateway.images.provenance import MARK, drawing_by, to_infotext
+from gateway.images.sampling_infotext import of_version
 from gateway.jobs.drawing import Drawing
 
 DEFAULTS: Mapping[str, Any] = {
@@ -110,8 +111,8 @@ def _answer(info: str, items: dict[str, str]) -> Told:
 
 
 def with_defaults(pairs: Mapping[str, str]) -> dict[str, Any]:
-    """The pairs of an infotext, with the values of missing keys."""
-    return {**pairs, **{key: value for key, value in DEFAULTS.items() if key not in pairs}}
+    """The pairs of an infotext, with the values of missing keys and those that an old version of A1111 implies."""
+    return {**pairs, **{key: value for key, value in DEFAULTS.items() if key not in pairs}, **of_version(pairs)}
 
 
 async def png_info(request: Request) -> Response:

@@ -46,6 +46,8 @@ class RenderInput:
     """Infotext parameters of a script."""
     file_hashes: FileHashes = FileHashes()
     """Hashes of the files of Stable Diffusion."""
+    inpaints: bool = False
+    """Whether the model is an inpainting checkpoint."""
     lora_tensors: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     """By LoRA, how many of its tensors apply to the model, and how many it has."""
 
@@ -153,7 +155,7 @@ def info(result: RenderInput) -> dict[str, Any]:
         "styles": list(body.styles),
         "job_timestamp": timestamp(job.started_at or job.created_at),
         "clip_skip": 1 if sampling is None else sampling.clip_skip,
-        "is_using_inpainting_conditioning": False,
+        "is_using_inpainting_conditioning": result.inpaints,
         "version": VERSION,
         "comments": comments(result.job),
         "job_id": job.id,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -20,6 +21,8 @@ LABELS: Mapping[str, str] = {
     "Hires CFG Scale": "hr_cfg",
 }
 REFINER = "refiner_checkpoint"
+OLD_FIRST_PIXELS, OLD_STEP_PX = 512 * 512, 64
+"""Area of the first pass of A1111's hires fix before 2023, and what its sides were multiples of."""
 FROM_BODY = ("sampler", "schedule", "refiner", "refiner_switch_at", "seed_resize_width", "seed_resize_height")
 """Values that the fields of a body hold, with those of its infotext."""
 
@@ -45,6 +48,22 @@ class SampledInfotext:
         return body.model_copy(update=update)
 
 
+def _old_first_pass(pairs: Mapping[str, str]) -> dict[str, object]:
+    """The size of the first pass, where an old infotext has it: its size is the second pass's then.
+
+    Source: A1111 1.10.1 modules/infotext_utils.py restore_old_hires_fix_params, processing.py
+    old_hires_fix_first_pass_dimensions.
+    """
+    names = ("First pass size-1", "First pass size-2", "Size-1", "Size-2")
+    if not all(name in pairs for name in names) or "Denoising strength" not in pairs:
+        return {}
+    first_width, first_height, width, height = (int(pairs[name]) for name in names)
+    if 0 in (first_width, first_height):
+        scale = math.sqrt(OLD_FIRST_PIXELS / max(1, width * height))
+        first_width, first_height = (math.ceil(scale * px / OLD_STEP_PX) * OLD_STEP_PX for px in (width, height))
+    return {"enable_hr": True, "firstphase_width": first_width, "firstphase_height": first_height}
+
+
 def sampling_in(text: str, find_model: Callable[[str], str | None], body: Generation) -> SampledInfotext:
     """The sampling of an infotext; `find_model` finds a model by name or title, for the refiner. Blocks."""
     pairs = parse(text)
@@ -58,6 +77,7 @@ def sampling_in(text: str, find_model: Callable[[str], str | None], body: Genera
         else:
             switch_at = found.sampling.refiner_switch_at
             fields |= {REFINER: name, "refiner_switch_at": 0.0 if switch_at is None else switch_at}
+    fields |= _old_first_pass(pairs)
     for label, field in LABELS.items():
         if label not in pairs or field not in type(body).model_fields:
             continue

@@ -1,9 +1,12 @@
 """Memory of a family that its row does not give: for decoding an image, and of the text encoders.
 
 Sources: mflux 0.24's READMEs (flux2, z_image, anima, qwen21, moss_image), measured on Apple silicon; the repositories'
-files. docs/memory.md compares the figures with what others measured. Stable Diffusion is computed, not
-measured: encoders by their parameters in float16; decoding by the last convolution that enlarges, 256 channels in
-float32, of which its input, its output and Winograd's transforms of both (64/36 each) are in memory at once.
+files. docs/memory.md compares the figures with what others measured.
+
+Decoding of Stable Diffusion is computed, not measured, by the last convolution that enlarges, to 256 channels in
+float32: whole, its input, its output and Winograd's transforms of both (64/36 each) are in memory at once; in strips
+its output, once more while the strips are joined, and a strip of 128 rows. Its text encoders are small, and low_ram
+does not release them.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ class Encoders:
 _STRIPS = Decoding(1.4, 1.4)
 _FLUX1 = Decoding(6.8, 1.4)
 _QWEN = Decoding(8.3, 1.4)
-_STABLE_DIFFUSION = Decoding(5.7, 5.7, in_tiles=True)
+_STABLE_DIFFUSION = Decoding(5.7, 2.8)
 _DECODING: dict[Family, Decoding] = {
     "anima": _QWEN,
     "boogu": _FLUX1,
@@ -70,10 +73,6 @@ _ENCODERS: dict[str, Encoders] = {
     "krea2": Encoders(9.0, fixed=True),
     "qwen": Encoders(16.6, fixed=True),
     "qwen21": Encoders(17.5, fixed=True),
-    "sd1": Encoders(0.25),
-    "sd2": Encoders(0.68),
-    "sdxl": Encoders(1.64),
-    "sdxl_refiner": Encoders(1.39),
     "z_image": Encoders(8.0),
 }
 """By geometry, else by family; for all others nothing is known."""

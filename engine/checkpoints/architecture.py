@@ -107,4 +107,4 @@ class Architecture:
 
     unet: UNetArchitecture
     text_encoders: tuple[ClipArchitecture, ...]
-    vae: VaeArchitecture
+    vae: VaeArchitecture | None

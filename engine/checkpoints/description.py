@@ -70,7 +70,8 @@ class Description:
     unet: Network[UNetArchitecture]
     text_encoders: Mapping[str, Network[ClipArchitecture]]
     """By the names of diffusers: `text_encoder`, `text_encoder_2`."""
-    vae: Network[VaeArchitecture]
+    vae: Network[VaeArchitecture] | None
+    """None: it has none, so that a VAE file is needed."""
     scale_factor: float
     """Latents of the UNet are latents of the VAE times this."""
 
@@ -113,10 +114,9 @@ def _of_file(file: Path, vae: Path | None) -> Description:
     )
 
 
-def _vae_of_file(file: Path, tensors: Mapping[str, Tensor]) -> Network[VaeArchitecture]:
-    if not any(name.startswith(VAE_PREFIX) for name in tensors):
-        raise NotACheckpoint("It has no VAE; choose a VAE file by sd_vae.")
-    return _vae_in(file, tensors)
+def _vae_of_file(file: Path, tensors: Mapping[str, Tensor]) -> Network[VaeArchitecture] | None:
+    has_vae = any(name.startswith(VAE_PREFIX) for name in tensors)
+    return _vae_in(file, tensors) if has_vae else None
 
 
 def _vae_in(file: Path, tensors: Mapping[str, Tensor]) -> Network[VaeArchitecture]:
@@ -160,14 +160,14 @@ def _of_folder(folder: Path, vae: Path | None) -> Description:
             name: _of_part(folder / name, lambda names: clip_sources(names, ""), clip_architecture)
             for name in text_encoder_names(checkpoint.family)
         },
-        _vae_of_folder(folder) if vae is None else describe_vae(vae),
-        _scale_factor(folder, checkpoint.family),
+        _vae_of_folder(folder, checkpoint) if vae is None else describe_vae(vae),
+        _scale_factor(folder, checkpoint),
     )
 
 
-def _vae_of_folder(folder: Path) -> Network[VaeArchitecture]:
-    if not (folder / "vae").is_dir():
-        raise NotACheckpoint("It has no VAE; choose a VAE file by sd_vae.")
+def _vae_of_folder(folder: Path, checkpoint: Checkpoint) -> Network[VaeArchitecture] | None:
+    if checkpoint.vae is None:
+        return None
     return _of_part(folder / "vae", vae_sources, vae_architecture)
 
 
@@ -204,12 +204,12 @@ def _stored_bits(headers: list[Header]) -> int | None:
     return int(stated)
 
 
-def _scale_factor(folder: Path, family: Family) -> float:
+def _scale_factor(folder: Path, checkpoint: Checkpoint) -> float:
     """Raises: NotACheckpoint."""
-    config = read_config(folder / "vae" / "config.json") if (folder / "vae").is_dir() else {}
+    config = {} if checkpoint.vae is None else read_config(folder / "vae" / "config.json")
     if config.get("shift_factor") or config.get("latents_mean"):
         raise NotACheckpoint("Its VAE shifts the latents, which Stable Diffusion's does not.")
-    factor = config.get("scaling_factor", SCALE_FACTORS[family])
+    factor = config.get("scaling_factor", SCALE_FACTORS[checkpoint.family])
     if not isinstance(factor, int | float) or not 0 < factor < 1000:
         raise NotACheckpoint("The configuration of its VAE has an unusable scaling_factor.")
     return float(factor)

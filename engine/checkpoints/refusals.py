@@ -47,6 +47,10 @@ _SIGNS = (
     ),
     _Sign("It draws videos.", holds=(".time_stack.",)),
     _Sign(
+        "It is a latent consistency model that reads the guidance; use its LoRA instead.",
+        starts=("time_embed.cond_proj.",),
+    ),
+    _Sign(
         "It is a ControlNet, which changes another checkpoint.",
         starts=("control_model.", "controlnet_", "input_hint_block."),
     ),

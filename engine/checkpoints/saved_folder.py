@@ -47,10 +47,11 @@ class SavedFolder:
         configs = {
             "unet/config.json": _unet(self.architecture.unet),
             **{f"{name}/config.json": _text_encoder(encoder) for name, encoder in encoders.items()},
-            "vae/config.json": _vae(self.architecture.vae, scale_factor),
             "scheduler/scheduler_config.json": _scheduler(prediction, zero_terminal_snr),
             INDEX: self._index(),
         }
+        if self.architecture.vae is not None:
+            configs["vae/config.json"] = _vae(self.architecture.vae, scale_factor)
         for name, config in configs.items():
             file = self.folder / name
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +67,7 @@ class SavedFolder:
             "scheduler": ["diffusers", "EulerDiscreteScheduler"],
             **{name: stated[name] for name in (stated if is_xl else encoders)},
             "unet": ["diffusers", "UNet2DConditionModel"],
-            "vae": ["diffusers", "AutoencoderKL"],
+            "vae": ["diffusers", "AutoencoderKL"] if self.architecture.vae is not None else [None, None],
         }
 
 

@@ -108,7 +108,10 @@ def _level(shapes: Shapes, block: str, channels: int, heads: int, way: str) -> L
 
 def _middle(shapes: Shapes, channels: int, heads: int) -> Middle:
     resnets = _count(lambda index: f"mid_block.resnets.{index}.conv1.weight" in shapes)
-    return Middle(channels, heads, min(resnets, 2), _depth(shapes, "mid_block.attentions.0"))
+    depth = _depth(shapes, "mid_block.attentions.0")
+    if depth and resnets == 0:
+        raise missing_layer("UNet", "mid_block.resnets.0")
+    return Middle(channels, heads, resnets, depth)
 
 
 def _depth(shapes: Shapes, attention: str) -> int:

@@ -13,8 +13,9 @@ from engine.checkpoints.sources import Source
 
 ROOT = "text_model."
 PROJECTION = "text_projection.weight"
+KINDS = frozenset({"weight", "bias"})
 _LAYER = re.compile(
-    r"(encoder\.layers\.\d+\..+|embeddings\.(?:token|position)_embedding|final_layer_norm)\.(weight|bias)"
+    r"encoder\.layers\.[0-9]++(?:\.[a-zA-Z0-9_]++)++|embeddings\.(?:token|position)_embedding|final_layer_norm"
 )
 _OPEN_CLIP: Mapping[str, str] = {
     "token_embedding.weight": "text_model.embeddings.token_embedding.weight",
@@ -22,7 +23,7 @@ _OPEN_CLIP: Mapping[str, str] = {
     "ln_final.weight": "text_model.final_layer_norm.weight",
     "ln_final.bias": "text_model.final_layer_norm.bias",
 }
-_OPEN_CLIP_LAYER = re.compile(r"transformer\.resblocks\.(\d+)\.(.+?)[._](weight|bias)")
+_OPEN_CLIP_LAYER = re.compile(r"transformer\.resblocks\.([0-9]++)\.(.++)")
 _OPEN_CLIP_LAYERS: Mapping[str, str] = {
     "ln_1": "layer_norm1",
     "ln_2": "layer_norm2",
@@ -43,7 +44,8 @@ def clip_sources(names: Collection[str], prefix: str) -> dict[str, Source]:
         if not name.startswith(prefix):
             continue
         bare = name.removeprefix(prefix).removeprefix(ROOT)
-        if _LAYER.fullmatch(bare):
+        layer, _, kind = bare.rpartition(".")
+        if kind in KINDS and _LAYER.fullmatch(layer):
             found[ROOT + bare] = Source(name)
         elif bare == PROJECTION:
             found[PROJECTION] = Source(name)
@@ -66,7 +68,11 @@ def _open_clip(bare: str, name: str) -> Iterator[tuple[str, Source]]:
     elif bare == PROJECTION:
         yield PROJECTION, Source(name)
     elif (layer := _OPEN_CLIP_LAYER.fullmatch(bare)) is not None:
-        number, inner, kind = layer.groups()
+        number, rest = layer.groups()
+        kind = next((kind for kind in KINDS if rest.endswith((f".{kind}", f"_{kind}"))), None)
+        if kind is None:
+            return
+        inner = rest[: -len(kind) - 1]
         place = f"text_model.encoder.layers.{number}"
         if inner == _FUSED:
             for third, one in enumerate(("q", "k", "v")):

@@ -12,14 +12,13 @@ from collections.abc import Collection, Mapping
 from engine.checkpoints.sources import Source
 
 PREFIX = "first_stage_model."
-_PARAMETER = re.compile(r"(?:encoder|decoder|quant_conv|post_quant_conv)\.(?:.+\.)?(?:weight|bias)")
-_BLOCK = re.compile(r"(encoder|decoder)\.(down|up)\.(\d+)\.block\.(\d+)\.(.+)")
-_SAMPLER = re.compile(r"(encoder|decoder)\.(down|up)\.(\d+)\.(?:down|up)sample\.conv\.(.+)")
-_MIDDLE = re.compile(r"(encoder|decoder)\.mid\.(block_1|block_2|attn_1)\.(.+)")
+_ROOTS, _KINDS = frozenset({"encoder", "decoder", "quant_conv", "post_quant_conv"}), frozenset({"weight", "bias"})
+_BLOCK = re.compile(r"(encoder|decoder)\.(down|up)\.([0-9]++)\.block\.([0-9]++)\.(.++)")
+_SAMPLER = re.compile(r"(encoder|decoder)\.(down|up)\.([0-9]++)\.(?:down|up)sample\.conv\.(.++)")
+_MIDDLE = re.compile(r"(encoder|decoder)\.mid\.(block_1|block_2|attn_1)\.(.++)")
 _MIDDLES: Mapping[str, str] = {"block_1": "resnets.0", "block_2": "resnets.1", "attn_1": "attentions.0"}
 _ATTENTION: Mapping[str, str] = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"}
 _OLD_ATTENTION: Mapping[str, str] = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-_OLD = re.compile(r"(.+\.attentions\.0)\.(query|key|value|proj_attn)\.(weight|bias)")
 
 
 def vae_sources(names: Collection[str]) -> dict[str, Source]:
@@ -30,7 +29,7 @@ def vae_sources(names: Collection[str]) -> dict[str, Source]:
     has_prefix = any(name.startswith(PREFIX) for name in names)
     prefix = PREFIX if has_prefix else ""
     bare = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
-    bare = [name for name in bare if _PARAMETER.fullmatch(name)]
+    bare = [name for name in bare if name.partition(".")[0] in _ROOTS and name.rpartition(".")[2] in _KINDS]
     if any("_blocks." in name or ".mid_block." in name for name in bare):
         return {_renewed(name): Source(prefix + name) for name in bare}
     levels = 1 + max((int(found[3]) for name in bare if (found := _BLOCK.fullmatch(name)) is not None), default=0)
@@ -39,8 +38,11 @@ def vae_sources(names: Collection[str]) -> dict[str, Source]:
 
 def _renewed(name: str) -> str:
     """Diffusers' name of today for a parameter of the attention."""
-    old = _OLD.fullmatch(name)
-    return name if old is None else f"{old[1]}.{_OLD_ATTENTION[old[2]]}.{old[3]}"
+    before, _, kind = name.rpartition(".")
+    attention, _, layer = before.rpartition(".")
+    if not attention.endswith(".attentions.0"):
+        return name
+    return f"{attention}.{_OLD_ATTENTION.get(layer, layer)}.{kind}"
 
 
 def _ours(name: str, levels: int) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +15,8 @@ from typing import Any
 METADATA = "lora_adapter_metadata"
 WILD_MOST, WILD_CHARS_MOST = 100, 500
 """Limits of the patterns with `.*`, and of the length of each: each is compared with every layer."""
-_NAME = re.compile(r"[\w.-]*")
-_END = re.compile(r"\.lora_[AB](?:\.[^.]+)?\.weight")
+_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
+"""Letters of a module's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +43,9 @@ class PeftAlphas:
 
     def alpha(self, name: str, rank: int) -> float | None:
         """Alpha of the layer of the tensor `name`, to be divided by its rank; None where no config is for it."""
-        end = _END.search(name)
-        if end is None or end.end() != len(name):
+        module = _module_of(name)
+        if module is None:
             return None
-        module = name[: end.start()]
         for inner in _ends(module):
             component = module[: len(module) - len(inner)].removesuffix(".")
             if component and component in self._configs:
@@ -56,6 +54,17 @@ class PeftAlphas:
             return _scaled(self._configs[""], module, rank)
         # The names may lack the component of the only config.
         return _scaled(next(iter(self._configs.values())), module, rank) if len(self._configs) == 1 else None
+
+
+def _module_of(name: str) -> str | None:
+    """Module of a tensor `MODULE.lora_A.weight` or `MODULE.lora_A.NAME.weight`; None for other names."""
+    *path, last = name.rsplit(".", 3)
+    if last != "weight":
+        return None
+    for count in (1, 2):  # the adapter's name is between the matrix and its weight, or left out
+        if len(path) > count and path[-count] in ("lora_A", "lora_B"):
+            return ".".join(path[:-count])
+    return None
 
 
 def _scaled(config: _Config, module: str, rank: int) -> float:
@@ -86,7 +95,7 @@ def _config(found: Mapping[str, Any]) -> _Config:
     for place, (pattern, alpha) in enumerate(patterns.items()):
         name = pattern.replace("\\.", ".").removesuffix("$")
         is_wild = ".*" in name
-        is_name = all(map(_NAME.fullmatch, name.removeprefix("^").split(".*")))
+        is_name = all(map(_LETTERS.issuperset, name.removeprefix("^").split(".*")))
         if not is_name or (is_wild and len(name) > WILD_CHARS_MOST):
             raise ValueError("has patterns in its metadata that cannot be read")
         if is_wild:

@@ -23,9 +23,9 @@ from engine.protocol.sampling import RandomSource
 DIGITS = 6
 """Decimal places to which noise levels are rounded; they end the halving."""
 POOL_WORDS = 24
-MOST_KEPT = 48
+MOST_KEPT = 96
 MOST_KEPT_BYTES = 64 << 20
-"""Bounds on the halved nodes whose values are kept, the last used ones: neighbouring steps share most of them."""
+"""Bounds on the halved nodes whose values are kept, the last used ones: a step shares most of them with the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +65,8 @@ class BrownianNoise:
         self._root = _Node(round(sigma_min, DIGITS), round(sigma_max, DIGITS))
         word = np.random.SeedSequence(seed, pool_size=POOL_WORDS).generate_state(3)[0]
         self._whole = self._draw(int(word)) * np.float32(math.sqrt(sigma_max - sigma_min))
-        self._kept: OrderedDict[_Node, tuple[NDArray[np.float32], NDArray[np.float32]]] = OrderedDict()
-        self._most_kept = min(MOST_KEPT, MOST_KEPT_BYTES // (2 * self._whole.nbytes) + 1)
+        self._kept: OrderedDict[_Node, NDArray[np.float32]] = OrderedDict()
+        self._most_kept = min(MOST_KEPT, MOST_KEPT_BYTES // self._whole.nbytes + 1)
 
     def __call__(self, sigma: float, sigma_next: float) -> NDArray[np.float32]:
         """Noise of unit variance between two noise levels, of shape (channels, height, width).
@@ -89,25 +89,25 @@ class BrownianNoise:
         at, motion = self._root, self._whole
         while at.depth < node.depth:
             is_right = node.key >> (node.depth - at.depth - 1) & 1
-            motion = self._halves(at, motion)[is_right]
+            left = self._left_half(at, motion)
+            motion = motion - left if is_right else left
             at = at.halves()[is_right]
         return motion
 
-    def _halves(self, node: _Node, motion: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Motion over the two halves of a node."""
+    def _left_half(self, node: _Node, motion: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Motion over the left half of a node."""
         if node in self._kept:
             self._kept.move_to_end(node)
             return self._kept[node]
-        left, right = node.middle - node.start, node.end - node.middle
+        left, right, width = node.middle - node.start, node.end - node.middle, node.end - node.start
         sequence = np.random.SeedSequence(self._seed, spawn_key=(node.key, node.depth), pool_size=POOL_WORDS)
         noise = self._draw(int(sequence.generate_state(4)[0]))
-        width = node.end - node.start
         mean = np.float32(left) * motion * np.float32(1.0 / width)
-        first = mean + np.float32(math.sqrt(left * right / width)) * noise
-        self._kept[node] = first, motion - first
+        half: NDArray[np.float32] = mean + np.float32(math.sqrt(left * right / width)) * noise
+        self._kept[node] = half
         if len(self._kept) > self._most_kept:
             self._kept.popitem(last=False)
-        return self._kept[node]
+        return half
 
     def _draw(self, seed: int) -> NDArray[np.float32]:
         self._generator.restart(seed)

@@ -170,8 +170,9 @@ def _repaired(config: Path | None) -> Iterator[Finding]:
 def _models(settings: Settings) -> Iterator[Finding]:
     from gateway.app import build_core  # takes half a second, which other commands save
 
+    models = settings.models.model_copy(update={"hash_checkpoints": False})
     try:
-        core = build_core(settings)
+        core = build_core(settings.model_copy(update={"models": models}))
     except GatewayError as error:
         yield Finding("models", "broken", error.message)
         return

@@ -20,12 +20,18 @@ from gateway.cli.remote import Event, Remote
 from gateway.cli.words import clipped, seconds
 
 FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
+PIPE = Path("-")
 
 
 def generate(
     prompt: Annotated[str, typer.Argument(help="Prompt; - reads it from standard input.")],
     output: Annotated[
-        Path, typer.Option("-o", "--output", help="File to write: .png, .jpg or .webp. Several images get numbers.")
+        Path,
+        typer.Option(
+            "-o",
+            "--output",
+            help="File to write: .png, .jpg or .webp. Several images get numbers. - is standard output.",
+        ),
     ] = Path("picture.png"),
     model: Annotated[str | None, typer.Option("-m", "--model", help="Model (default: the gateway's).")] = None,
     negative_prompt: Annotated[
@@ -58,14 +64,17 @@ def generate(
     config: Config = None,
 ) -> None:
     """Generate an image and save it."""
-    format_ = FORMATS.get(output.suffix.lower())
+    is_piped = output == PIPE
+    format_ = "png" if is_piped else FORMATS.get(output.suffix.lower())
+    if is_piped:
+        _check_pipe(count or 1, wait=wait, as_json=as_json)
     if format_ is None:
         raise typer.BadParameter("must end in .png, .jpg or .webp", param_hint="--output")
     text = sys.stdin.read().strip() if prompt == "-" else prompt
     if not text.strip():
         raise typer.BadParameter("must not be empty", param_hint="prompt")
     files = Files(output, format_, count or 1)
-    if wait and not force:
+    if wait and not force and not is_piped:
         files.check()
     fields = {
         "prompt": text,
@@ -108,8 +117,21 @@ def generate(
         _print_adjustments(job["adjustments"][len(adjustments) :], quiet=quiet)
         if not quiet and any(one["param"] == "prompt" and one["used"] is None for one in job["adjustments"]):
             _print_abilities(remote, job["model"])
+        if is_piped:
+            sys.stdout.buffer.write(remote.image(job["image_urls"][0], format_))
+            return
         paths = files.write(remote, job["image_urls"])
         _print_result(job, paths, as_json=as_json, quiet=quiet)
+
+
+def _check_pipe(count: int, *, wait: bool, as_json: bool) -> None:
+    """Whether one image can be written to standard output. Raises: typer.BadParameter."""
+    if count > 1 or not wait or as_json:
+        raise typer.BadParameter("- takes one image, without --json and --no-wait", param_hint="--output")
+    if sys.stdout.isatty():
+        raise typer.BadParameter(
+            "- writes the bytes of an image: send them to a file or a program", param_hint="--output"
+        )
 
 
 @dataclass(frozen=True, slots=True)

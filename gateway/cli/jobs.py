@@ -11,8 +11,8 @@ from rich.table import Column, Table
 
 from gateway.cli.connect import gateway
 from gateway.cli.failure import Failure
-from gateway.cli.options import AsJson, Config, Url, out, print_json, where
-from gateway.cli.words import clipped, seconds
+from gateway.cli.options import AsJson, Config, Url, cell, out, print_json, where
+from gateway.cli.words import seconds
 
 queue = typer.Typer(help="Show and change the queue.", invoke_without_command=True)
 JOBS_COLUMNS = {"job": 32, "when": 6, "status": 10, "took": 6, "model": 0}
@@ -129,11 +129,11 @@ def _id(text: str) -> str:
 
 
 def _brief(job: dict[str, Any]) -> tuple[str, str, str, str]:
-    return (job["job_id"], clipped(job["model"], 28), escape(clipped(job["prompt"])), seconds(job["eta_seconds"]))
+    return (job["job_id"], cell(job["model"], 28), escape(cell(job["prompt"])), seconds(job["eta_seconds"]))
 
 
 def _what(job: dict[str, Any]) -> tuple[str, str]:
-    return clipped(job["model"], 28), escape(clipped(job.get("prompt") or job["type"]))
+    return cell(job["model"], 28), escape(cell(job.get("prompt") or job["type"]))
 
 
 def _when(job: dict[str, Any]) -> str:
@@ -154,5 +154,5 @@ def _print_job(job: dict[str, Any]) -> None:
         value = job.get(name)
         if value not in (None, []):
             text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
-            table.add_row(f"[dim]{name}[/]", escape(clipped(text, 400)))
+            table.add_row(f"[dim]{name}[/]", escape(cell(text, 400)))
     out.print(table)

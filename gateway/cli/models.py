@@ -13,9 +13,8 @@ from rich.table import Column, Table
 from gateway.cli.connect import gateway
 from gateway.cli.failure import Exit, Failure
 from gateway.cli.interrupts import submitted
-from gateway.cli.options import AsJson, Config, Url, err, out, print_json, where
+from gateway.cli.options import AsJson, Config, Url, cell, err, out, print_json, where
 from gateway.cli.remote import Remote
-from gateway.cli.words import clipped
 
 models = typer.Typer(help="List models; pull and remove weights.", no_args_is_help=True)
 loras = typer.Typer(help="List LoRAs of the gateway.", no_args_is_help=True)
@@ -43,7 +42,7 @@ def list_models(
     for model in shown:
         name = escape(model["title"]) + (" [dim](default)[/]" if model["default"] else "")
         row = [name, _state(model), f"{model['size_gb']:g} GB", model["licence"]]
-        table.add_row(*row, *([clipped(model["description"], 60)] if is_wide else ()))
+        table.add_row(*row, *([cell(model["description"], 60)] if is_wide else ()))
     out.print(table)
     if hidden := len(answer) - len(shown):
         out.print(f"[dim]{hidden} more models are available: --all[/]")
@@ -107,9 +106,9 @@ def list_loras(as_json: AsJson = False, url: Url = None, config: Config = None) 
         return print_json(answer)
     table = Table("lora", "for", "trigger words", "", box=None)
     for lora in answer:
-        words, models = (clipped(", ".join(lora[what]), 60) for what in ("trigger_words", "models"))
+        words, models = (cell(", ".join(lora[what]), 60) for what in ("trigger_words", "models"))
         note = lora["trouble"] or ("" if lora["downloaded"] else "on the hub")
-        table.add_row(escape(clipped(lora["name"])), escape(models), escape(words), escape(note))
+        table.add_row(escape(cell(lora["name"])), escape(models), escape(words), escape(note))
     out.print(table if table.row_count else "No LoRAs.")
 
 
@@ -138,7 +137,7 @@ def _pairs(values: dict[str, Any]) -> Table:
     table = Table(show_header=False, box=None)
     for name, value in values.items():
         if value not in (None, [], {}):
-            table.add_row(f"[dim]{name}[/]", escape(clipped(str(value), 400)))
+            table.add_row(f"[dim]{name}[/]", escape(cell(str(value), 400)))
     return table
 
 

@@ -10,9 +10,25 @@ import typer
 from rich.console import Console
 
 from gateway.cli.connect import Where
+from gateway.cli.words import clipped
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+UNBOUNDED = 100_000
+"""Columns of a file or a pipe: what reads it gets whole lines."""
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console as wide as its terminal; without a terminal no line is cut."""
+    found = Console(stderr=stderr, highlight=False)
+    return found if found.is_terminal else Console(stderr=stderr, highlight=False, width=UNBOUNDED)
+
+
+out, err = console(), console(stderr=True)
+
+
+def cell(text: str | None, length: int = 48) -> str:
+    """One line of a text, of at most `length` characters on a terminal, without its control characters."""
+    return clipped(text, length if out.is_terminal else UNBOUNDED)
+
 
 Url = Annotated[
     str | None,

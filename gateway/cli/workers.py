@@ -10,8 +10,8 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from gateway.cli.connect import gateway
-from gateway.cli.options import AsJson, Config, Url, out, print_json, where
-from gateway.cli.words import clipped, seconds
+from gateway.cli.options import AsJson, Config, Url, cell, out, print_json, where
+from gateway.cli.words import seconds
 
 workers = typer.Typer(help="Show the workers; drain and resume them.", invoke_without_command=True)
 Name = Annotated[str, typer.Argument(help="Name of a worker, as workers shows it.")]
@@ -37,7 +37,7 @@ def show_workers(context: typer.Context, as_json: AsJson = False, url: Url = Non
     out.print(table if table.row_count else "No workers.")
     for worker in answer:
         if worker["reason"]:
-            out.print(f"{escape(clipped(worker['name']))}: {escape(clipped(worker['reason'], 400))}")
+            out.print(f"{escape(cell(worker['name']))}: {escape(cell(worker['reason'], 400))}")
 
 
 @workers.command()
@@ -47,7 +47,7 @@ def drain(context: typer.Context, name: Name) -> None:
         worker = remote.post(f"/api/v1/workers/{quote(name, safe='')}/drain")
     count = worker["running_count"]
     left = "nothing runs there" if not count else f"{count} {'job runs' if count == 1 else 'jobs run'} there still"
-    out.print(f"{escape(clipped(name))} begins no more jobs; {left}.")
+    out.print(f"{escape(cell(name))} begins no more jobs; {left}.")
 
 
 @workers.command()
@@ -55,18 +55,18 @@ def resume(context: typer.Context, name: Name) -> None:
     """Have a worker run jobs again."""
     with gateway(context.obj, may_start=False) as remote:
         remote.post(f"/api/v1/workers/{quote(name, safe='')}/resume")
-    out.print(f"{escape(clipped(name))} runs jobs again.")
+    out.print(f"{escape(cell(name))} runs jobs again.")
 
 
 def _row(worker: dict[str, Any]) -> tuple[str, ...]:
     state = "draining" if worker["draining"] else str(worker["state"])
     limit = worker["memory_limit_bytes"]
     return (
-        escape(clipped(worker["name"], 32)),
+        escape(cell(worker["name"], 32)),
         f"[{COLOUR[state]}]{state}[/]" if state in COLOUR else escape(state),
-        escape(clipped(worker["device"], 24)),
+        escape(cell(worker["device"], 24)),
         "" if limit is None else f"{limit / GB:.0f} GB",
-        escape(clipped(worker["loaded_model"], 28)),
+        escape(cell(worker["loaded_model"], 28)),
         str(worker["running_count"]),
         seconds(worker["seconds_per_image"]),
         f"{worker['seen_seconds_ago']:.0f} s ago",

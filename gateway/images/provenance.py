@@ -125,6 +125,7 @@ def to_infotext(drawing: Drawing, further: Mapping[str, object] | None = None) -
         "CFG scale": _plain(drawing.guidance),
         "Seed": drawing.seed,
         "Size": f"{drawing.width}x{drawing.height}" if has_size else None,
+        "Model hash": drawing.model_hash,
         "Model": drawing.model,
         "Denoising strength": _plain(drawing.image_strength),
         **(further or {}),

@@ -57,6 +57,28 @@ NUMBERS: Mapping[str, str] = {
     "Prompt word wrap": "comma_padding_backtrack",
 }
 """Numbers of a `Sampling`, written where they are not the default; the last key is ours."""
+NOT_HAD: Mapping[str, str] = {
+    "Beta schedule alpha": "0.6",
+    "Beta schedule beta": "0.6",
+    "Conditional mask weight": "1.0",
+    "FP8 weight": "Disable",
+    "Hires checkpoint": "Use same checkpoint",
+    "Hires refiner": "second pass",
+    "Hypernet": "None",
+    "NGMS all steps": "False",
+    "Pad conds v0": "False",
+    "Refiner switch by sampling steps": "False",
+    "Tiling": "False",
+    "Token merging ratio": "0",
+    "Token merging ratio hr": "0",
+    "UniPC lower order final": "True",
+    "UniPC order": "3",
+    "UniPC skip type": "time_uniform",
+    "UniPC variant": "bh1",
+    "VAE Decoder": "Full",
+    "VAE Encoder": "Full",
+}
+"""What an infotext may ask for and cannot be had here, with the values that are."""
 WHOLE = frozenset({"clip_skip", "eta_noise_seed_delta", "comma_padding_backtrack"})
 _VERSION = re.compile(r"v?([0-9]{1,4})\.([0-9]{1,4})\.([0-9]{1,4})(?:-([0-9]{1,6}))?")
 _NUMBER = re.compile(r"[-+]?[0-9]{1,20}(?:\.[0-9]{0,20})?(?:[eE][-+]?[0-9]{1,3})?")
@@ -192,6 +214,7 @@ def read(pairs: Mapping[str, str]) -> SamplingRead:
     values are as they were then.
     """
     invalid: dict[str, str] = {}
+    pairs = {**pairs, **{key: str(value) for key, value in of_version(pairs).items()}}
     found = match(pairs.get("Sampler", ""), pairs.get("Schedule type"))
     traits = None if found.sampler is None else SAMPLER_BY_NAME[found.sampler]
     eta_key = "Eta" if traits is None else traits.eta_key
@@ -205,14 +228,12 @@ def read(pairs: Mapping[str, str]) -> SamplingRead:
     for side, name in (("1", "seed_resize_width"), ("2", "seed_resize_height")):
         values[name] = _number(pairs.get(f"Seed resize from-{side}", ""), name) or 0
     values |= {name: pairs.get(key, "").lower() == "true" for key, name in FLAGS.items()}
-    values |= _of_version(pairs, found.sampler, invalid)
-    if not is_ours(pairs) and pairs.get("Pad conds v0", "").lower() == "true":
-        invalid["Pad conds v0"] = "True"
+    invalid |= {key: pairs[key] for key, had in NOT_HAD.items() if pairs.get(key, had) != had}
     return SamplingRead(
         SamplingRequest(
             sampler=pairs.get("Sampler"),
             schedule=pairs.get("Schedule type", "Automatic"),
-            random_source=pairs.get("RNG", "NV"),
+            random_source=pairs.get("RNG", "GPU").replace("GPU", "NV"),
             emphasis=pairs.get("Emphasis", Sampling().emphasis),
             zero_terminal_snr=pairs.get("Noise Schedule") == ZERO_TERMINAL_SNR,
             vae=pairs.get("VAE", "None" if is_ours(pairs) else None),
@@ -235,26 +256,26 @@ def request_in(pairs: Mapping[str, str]) -> SamplingRequest | None:
     defaults |= {"seed_resize_width": 0, "seed_resize_height": 0}
     named = ("sampler", "schedule", "random_source", "vae")
     values: dict[str, Any] = found.said()
-    if match(pairs["Sampler"]).sampler is None:
-        values.pop("sampler")
+    matched = match(pairs["Sampler"], values["schedule"])
+    values |= {"sampler": matched.sampler, "schedule": matched.schedule}
     return SamplingRequest(**{name: one for name, one in values.items() if name in named or one != defaults.get(name)})
 
 
-def _of_version(pairs: Mapping[str, str], sampler: str | None, invalid: dict[str, str]) -> dict[str, bool]:
-    """Values that an old version of A1111 had without writing them; `invalid` gets those that cannot be had here."""
+def of_version(pairs: Mapping[str, str]) -> dict[str, bool]:
+    """Pairs that an old version of A1111 did not write, because there was no choice then.
+
+    Source: A1111 1.10.1 modules/infotext_versions.py backcompat.
+    """
     version = version_of(pairs.get("Version", ""))
     if version is None:
         return {}
-    values = {}
-    if version < EDITING_CHANGED and "[" in pairs.get("Prompt", ""):
-        values["old_prompt_editing"] = True
-    if version < EDITING_CHANGED and sampler in ("DDIM", "PLMS"):
-        invalid["Pad conds v0"] = "True"
-    if version < DOWNCAST_ENDED:
-        values["downcast_alphas_cumprod"] = True
-    if version < REFINER_CHANGED and pairs.get("Refiner"):
-        invalid["Refiner switch by sampling steps"] = "True"
-    return values
+    is_there = {
+        "Old prompt editing timelines": version < EDITING_CHANGED and "[" in pairs.get("Prompt", ""),
+        "Pad conds v0": version < EDITING_CHANGED and pairs.get("Sampler") in ("DDIM", "PLMS"),
+        "Downcast alphas_cumprod": version < DOWNCAST_ENDED,
+        "Refiner switch by sampling steps": version < REFINER_CHANGED and bool(pairs.get("Refiner")),
+    }
+    return {key: True for key, value in is_there.items() if value}
 
 
 def version_of(text: str) -> Version | None:

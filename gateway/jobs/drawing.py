@@ -61,6 +61,8 @@ class Drawing(_Frozen):
     prompt: Text | None = None
     negative_prompt: Text | None = None
     model: Name | None = None
+    model_hash: Name | None = None
+    """Of another program: the first digits of the sha256 of the model's file, or A1111's former hash of 8 digits."""
     width: Px | None = None
     height: Px | None = None
     steps: Annotated[int, Field(ge=1, le=10_000)] | None = None

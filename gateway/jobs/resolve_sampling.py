@@ -47,6 +47,22 @@ RANGES = {
     "seed_resize_height": (-1, 8192),
 }
 """Least and most value of each number. Source: the sliders of A1111 1.10.1."""
+AS_ASKED = (
+    "discard_penultimate_sigma",
+    "eta_noise_seed_delta",
+    "clip_skip",
+    "comma_padding_backtrack",
+    "s_min_uncond",
+    "skip_early_cond",
+    "pad_cond_uncond",
+    "downcast_alphas_cumprod",
+    "old_prompt_editing",
+    "sgm_noise_multiplier",
+    "initial_noise_multiplier",
+    "img2img_extra_noise",
+    "img2img_fix_steps",
+)
+"""Values that are those of the request, within their ranges."""
 LATENT_PX = 8
 """Pixels of one side of a latent."""
 MOST_SCHEDULE_STEPS = 1000
@@ -73,6 +89,11 @@ class SamplingNeeds:
 def is_sampled(spec: ModelSpec) -> bool:
     """Whether a model is of the Stable Diffusion families, whose plans have a `Sampling`."""
     return spec.family in STABLE_DIFFUSION
+
+
+def default_schedule(spec: ModelSpec) -> ScheduleName:
+    """The schedule of a Stable Diffusion model where the client names none."""
+    return DISTILLED_SCHEDULE if spec.distilled else AUTOMATIC
 
 
 def resolve_sampling(
@@ -102,31 +123,15 @@ def resolve_sampling(
     read = _read_by(sampler, asked, adjust)
     zero_terminal_snr = spec.zero_terminal_snr or bool(asked.zero_terminal_snr)
     if zero_terminal_snr and spec.prediction == "epsilon":
-        refuse(
-            "zero_terminal_snr", "true", "false", f"{spec.name} predicts noise, which is not possible from noise alone"
-        )
+        reason = f"{spec.name} predicts noise, and only models that predict v can begin at noise alone"
+        refuse("zero_terminal_snr", "true", "false", reason)
         zero_terminal_snr = False
-    plain = (
-        "discard_penultimate_sigma",
-        "eta_noise_seed_delta",
-        "clip_skip",
-        "comma_padding_backtrack",
-        "s_min_uncond",
-        "skip_early_cond",
-        "pad_cond_uncond",
-        "downcast_alphas_cumprod",
-        "old_prompt_editing",
-        "sgm_noise_multiplier",
-        "initial_noise_multiplier",
-        "img2img_extra_noise",
-        "img2img_fix_steps",
-    )
     said = asked.said()
     return Sampling(
         sampler=sampler,
         schedule=schedule,
         **read,
-        **{name: said[name] for name in plain if name in said},  # type: ignore[arg-type]
+        **{name: said[name] for name in AS_ASKED if name in said},  # type: ignore[arg-type]
         sigma_min=asked.sigma_min or None,
         sigma_max=asked.sigma_max or None,
         rho=_rho(asked, schedule, sampler),
@@ -232,15 +237,16 @@ def _sampler_and_schedule(asked: SamplingRequest, spec: ModelSpec, refuse: _Refu
         refuse("schedule", clip(asked.schedule), AUTOMATIC, "there is no such schedule")
         schedule = AUTOMATIC
     if schedule is None:
-        schedule = DISTILLED_SCHEDULE if spec.distilled else AUTOMATIC
+        schedule = default_schedule(spec)
     elif schedule != AUTOMATIC and not SAMPLER_BY_NAME[sampler].has_schedule:
-        refuse_none = f"{sampler} has its own timesteps and reads no schedule"
-        refuse("schedule", schedule, AUTOMATIC, refuse_none)
+        refuse("schedule", schedule, AUTOMATIC, f"{sampler} has its own timesteps and reads no schedule")
     return sampler, schedule
 
 
 def _read_by(sampler: SamplerName, asked: SamplingRequest, adjust: Adjust) -> dict[str, Any]:
-    """The values of noise that the sampler reads; others are reported, as are those of A1111's clients never are."""
+    """The values of noise that the sampler reads; others are reported, except those that clients send with every
+    sampler.
+    """
     traits = SAMPLER_BY_NAME[sampler]
     is_read = {
         "eta": traits.default_eta is not None,

@@ -90,7 +90,7 @@ class SamplingRequest(DocumentedModel):
 def request_of(sampling: Sampling) -> SamplingRequest:
     """The request that a sampling comes of: sampler, schedule, random source and VAE, and what is not the default."""
     width, height = sampling.seed_resize_px or (None, None)
-    values = sampling.model_dump(exclude={"seed_resize_px", "refiner", "embeddings", "vae"})
+    values = sampling.model_dump(exclude={"seed_resize_px", "refiner", "embeddings", "vae", "first_pass_steps"})
     defaults = Sampling().model_dump()
     named = ("sampler", "schedule", "random_source")
     return SamplingRequest(

@@ -10,15 +10,15 @@ import logging
 import re
 import threading
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from engine.checkpoints.folders import recognise_folder
 from engine.checkpoints.kinds import Checkpoint, NotACheckpoint, Part, recognise_file
 from gateway.errors import clip
-from gateway.models.checkpoint_hashes import OLD_CHARS, SHORT_CHARS, CheckpointHashes, old_hash
+from gateway.models.checkpoint_hashes import SHORT_CHARS, CheckpointHashes, old_hash
 from gateway.models.file_notes import FileNotes
 from gateway.models.lora_repositories import is_name
 from gateway.models.scan import Found, walk
@@ -69,6 +69,8 @@ class _Known:
     """What the last walk found."""
 
     by_name: Mapping[str, CheckpointFile]
+    by_call: Mapping[str, CheckpointFile] = field(default_factory=dict)
+    """By file name, A1111's `model_name`, last part of the file name and old hash, where one file alone has it."""
     troubles: tuple[CheckpointFile, ...] = ()
 
 
@@ -85,6 +87,8 @@ class CheckpointLibrary:
         self._hashes = CheckpointHashes(None if notes is None else notes / HASHES)
         self._hashes_all = hashes_all
         self._lock = threading.Lock()
+        self._last: tuple[Found, ...] | None = None
+        """What the last walk found."""
         self._known = _Known({})
 
     @property
@@ -95,16 +99,23 @@ class CheckpointLibrary:
     def hashes(self) -> CheckpointHashes:
         return self._hashes
 
-    def refresh(self, taken: Collection[str] = ()) -> None:
-        """Find what is in the folders now; headers of new files are read. `taken` are names of other models. Blocks."""
+    def refresh(self, taken: Collection[str] = ()) -> bool:
+        """Find what is in the folders now; headers of new files are read. `taken` are names of other models.
+
+        Returns whether anything has changed. Blocks.
+        """
         if not self._folders:
-            return
+            return False
         with self._lock:
-            read = [self._read(found) for found in self._found()]
+            found = tuple(self._found())
+            if found == self._last:
+                return False
+            read = [self._read(one) for one in found]
             self._kinds.store()
-            self._known = _named(read, frozenset(taken))
+            self._last, self._known = found, _named(read, frozenset(taken))
             if self._hashes_all:
                 self._hashes.want(one.found for one in self._known.by_name.values())
+            return True
 
     def all(self) -> tuple[CheckpointFile, ...]:
         """Those that can be used, by name."""
@@ -122,20 +133,13 @@ class CheckpointLibrary:
         """The checkpoint that a client means: by name; by A1111's title, with or without its hash; by file name; by
         A1111's `model_name`; by hash (8 digits of the old one, 10 or all of the new one). Of several none.
         """
-        known = self._known.by_name
-        if (exact := known.get(call)) is not None:
+        known = self._known
+        if (exact := known.by_name.get(call) or known.by_call.get(call)) is not None:
             return exact
         file_name, digits = _title(call)
         if digits is not None:
             return self._of_hash(digits) or self.find(file_name)
-        if _HASH.fullmatch(call) and (hashed := self._of_hash(call)) is not None:
-            return hashed
-        calls = (
-            lambda one: one.file_name == call,
-            lambda one: one.model_name == call,
-            lambda one: one.file_name.rpartition("/")[2] == call,
-        )
-        return next((found for means in calls if (found := _only(filter(means, known.values()))) is not None), None)
+        return self._of_hash(call) if _HASH.fullmatch(call) else None
 
     def trouble(self, call: str) -> str | None:
         """Why the file that a client means cannot be used, as a sentence; None where there is none, or no trouble."""
@@ -155,12 +159,10 @@ class CheckpointLibrary:
         return one.file_name if sha256 is None else f"{one.file_name} [{sha256[:SHORT_CHARS]}]"
 
     def _of_hash(self, digits: str) -> CheckpointFile | None:
-        files = self._known.by_name.values()
-        if len(digits) == OLD_CHARS and (old := _only(one for one in files if one.old_hash == digits)) is not None:
-            return old
+        """Two files with one hash are copies of each other: the first one."""
         if len(digits) < SHORT_CHARS:
-            return None
-        # Two files with one hash are copies of each other.
+            return self._known.by_call.get(digits)
+        files = self._known.by_name.values()
         return next((one for one in files if (self.sha256(one) or "").startswith(digits)), None)
 
     def _found(self) -> Iterator[Found]:
@@ -235,7 +237,24 @@ def _named(read: list[CheckpointFile], taken: frozenset[str]) -> _Known:
         else:
             reason = "Another folder has a file of this name."
             troubles.append(CheckpointFile(one.name, one.found, None, reason))
-    return _Known(by_name, tuple(troubles))
+    return _Known(by_name, _calls(by_name.values()), tuple(troubles))
+
+
+def _calls(files: Collection[CheckpointFile]) -> dict[str, CheckpointFile]:
+    """What else clients call each file, the surest first; a call of several files means none."""
+    kinds: tuple[Callable[[CheckpointFile], str | None], ...] = (
+        lambda one: one.file_name,
+        lambda one: one.model_name,
+        lambda one: one.file_name.rpartition("/")[2],
+        lambda one: one.old_hash,
+    )
+    by_call: dict[str, CheckpointFile] = {}
+    for kind in kinds:
+        count = Counter(kind(one) for one in files)
+        for one in files:
+            if (call := kind(one)) is not None and count[call] == 1:
+                by_call.setdefault(call, one)
+    return by_call
 
 
 def _plain(found: Found) -> str:
@@ -249,8 +268,3 @@ def _title(call: str) -> tuple[str, str | None]:
     if name and bracket and rest.endswith("]") and _HASH.fullmatch(rest[:-1]):
         return name, rest[:-1]
     return call, None
-
-
-def _only(files: Iterable[CheckpointFile]) -> CheckpointFile | None:
-    found = list(files)
-    return found[0] if len(found) == 1 else None

@@ -11,7 +11,6 @@ from engine.catalog import CATALOG, EMBEDDED, EMBEDDED_PATH, HubFiles, ModelSpec
 from engine.catalog.spec import STABLE_DIFFUSION
 from engine.catalog.stable_diffusion import LAYOUT
 from gateway.errors import ModelNotFound, ModelNotOnDisk, ModelNotServed, clip
-from gateway.jobs.sampling_files import StableDiffusionFiles
 from gateway.models.checkpoint_rows import checkpoint_row
 from gateway.models.checkpoints import CheckpointLibrary
 from gateway.models.embedding_files import EmbeddingLibrary
@@ -59,9 +58,7 @@ class Library:
         self.checkpoints = checkpoints or CheckpointLibrary()
         self.vaes = vaes or VaeLibrary()
         self.embeddings = embeddings or EmbeddingLibrary()
-        self.files: StableDiffusionFiles = LibraryFiles(
-            self.find, self.checkpoints, self.vaes, self.embeddings, self.loras
-        )
+        self.files = LibraryFiles(self.find, self.checkpoints, self.vaes, self.embeddings, self.loras)
         """Checkpoints, VAE files and textual inversions, as requests name them."""
         self._fixed = {spec.name: spec for spec in CATALOG}
         self._folders: dict[str, Path] = {EMBEDDED: EMBEDDED_PATH}
@@ -83,9 +80,10 @@ class Library:
     def refresh(self) -> None:
         """Find the checkpoints, VAE files and textual inversions that are in their folders now. Blocks."""
         with self._refreshing:
-            self.checkpoints.refresh(taken={*self._fixed, *self._aliases})
             self.vaes.refresh()
             self.embeddings.refresh()
+            if not self.checkpoints.refresh(taken={*self._fixed, *self._aliases}):
+                return
             found = {one.name: (checkpoint_row(one), one.path) for one in self.checkpoints.all()}
             gone = {name: there for name, there in self._former.items() if name not in found}
             self._former = dict([*gone.items(), *found.items()][-FORMER_MOST:])

@@ -11,7 +11,7 @@ from functools import cache
 
 from engine.catalog import CATALOG, ModelSpec
 from engine.catalog.spec import STABLE_DIFFUSION
-from engine.lora_layouts import NAMES_OF_STABLE_DIFFUSION, Table, family_of, named, read, sheets
+from engine.lora_layouts import NAMES_OF_STABLE_DIFFUSION, TEXT_ENCODER, Table, family_of, named, read, sheets
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,7 @@ def fit_of(shapes: Mapping[str, tuple[int, ...]]) -> Fit:
         return Fit(None, frozenset(), True, total, family=family)
     known = family is not None
     uses: dict[str, Use] = {}
+    of_text: set[str] = set()
     ranks: list[tuple[int, int | None]] = []
     for table, geometries in _by_table():
         if family is not None and not NAMES_OF_STABLE_DIFFUSION[family] & set(geometries):
@@ -78,7 +79,12 @@ def fit_of(shapes: Mapping[str, tuple[int, ...]]) -> Fit:
         known = True
         reading = read(shapes, table, names)
         uses |= dict.fromkeys(geometries, Use(reading.used, reading.rest, reading.unfit))
+        if all(path.startswith(TEXT_ENCODER) for change in reading.changes for path in change.modules):
+            of_text |= set(geometries)
         ranks.append((reading.used, reading.rank))
+    if any(use.used for geometry, use in uses.items() if geometry not in of_text):
+        # FLUX.1 has the first text encoder of Stable Diffusion too.
+        uses = {geometry: use for geometry, use in uses.items() if geometry not in of_text or not use.used}
     most = max((use.used for use in uses.values()), default=0)
     # A family that shares only part of the layer names is not the one it was made for.
     models = frozenset(geometry for geometry, use in uses.items() if use.unfit is None and use.used * 2 > most)

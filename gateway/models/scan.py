@@ -39,8 +39,10 @@ class Found:
 
     @property
     def stem(self) -> str:
-        """The last part of its name, without a file's suffix."""
-        last = self.name.rpartition("/")[2]
+        """Last part of its name, without a file's suffix; of a snapshot in the hub's cache that of its repository."""
+        *before, last = self.name.split("/")
+        if self.is_folder and len(before) > 1 and before[-1] == "snapshots" and before[-2].startswith("models--"):
+            return before[-2].rpartition("--")[2]
         return last if self.is_folder else last.rpartition(".")[0] or last
 
 

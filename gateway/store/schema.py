@@ -15,9 +15,9 @@ from gateway.store.backups import FAULTS, newest_of
 from gateway.store.base import StoreCorrupt
 from gateway.store.connection import Dialect
 
-VERSION = 7
+VERSION = 8
 """Database version, raised with the tables and with the JSON in them: no newer database is read (`CONTENTS`)."""
-CONTENTS = "8a303fb75ec0f9a6"
+CONTENTS = "969bdd2bb8308d20"
 """Digest of the shape of plans, facts and adjustments. Each change of theirs needs at least a step of `UPGRADES`."""
 BLOB_OWNERS = """
 CREATE TABLE IF NOT EXISTS blob_owners (
@@ -146,6 +146,7 @@ ALTER TABLE kept ADD COLUMN checksum TEXT;
     + DAMAGED,
     5: "",  # `PromptRead` is a new fact, and non_finite_picture a new failure code
     6: "DROP INDEX jobs_owner;" + LISTS,
+    7: "",  # plans have a `sampling`, and LoRAs a scale for text encoders
 }
 """SQL that upgrades a database of this version to the next one."""
 

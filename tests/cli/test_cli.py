@@ -173,6 +173,28 @@ def test_cli_error_is_one_sentence_and_an_exit_code(run: Any, words: tuple[str, 
     assert "Traceback" not in err
 
 
+def test_cli_image_goes_to_standard_output(running: Live, tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "api_main", "generate", "a red apple", "-o", "-", "--size", "64x64"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "MFLUX_GATEWAY_URL": running.url}
+    made = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, timeout=60)
+    assert made.returncode == 0, made.stderr
+    with Image.open(io.BytesIO(made.stdout)) as picture:
+        assert (picture.format, picture.size) == ("PNG", (64, 64))
+
+
+def test_cli_output_of_several_images_cannot_be_standard_output(run: Any) -> None:
+    code, _, err = run("generate", "a red apple", "-o", "-", "-n", "2")
+    assert (code, "one image" in err) == (2, True)
+
+
+def test_cli_lines_are_whole_in_a_pipe(running: Live, tmp_path: Path) -> None:
+    listed = typed_in_a_shell("models", "list", "--all", folder=tmp_path, MFLUX_GATEWAY_URL=running.url)
+    out, err = listed.communicate(timeout=60)
+    assert listed.returncode == 0, err
+    assert "…" not in out
+    assert max(map(len, out.splitlines())) > 80
+
+
 def test_cli_prompt_can_be_read_from_standard_input(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("a red apple\n"))
     assert json.loads(run("generate", "-", "--json")[1])["prompt"] == "a red apple"
@@ -219,6 +241,14 @@ def test_cli_output_contains_no_terminal_control_codes_from_job_texts(run: Any, 
         _, out, err = run(*words)
         assert not re.search(r"[\x00-\x09\x0b-\x1f]", out + err)
         assert words == ("queue",) or "[bold]red" in out
+
+
+def test_sampling_that_a_model_does_not_honour_is_printed(run: Any) -> None:
+    words = ("--sampler", "DPM++ 2M", "--scheduler", "karras", "--clip-skip", "2", "--negative", "blue")
+    code, _, told = run("generate", "a red circle", "--size", "64x64", "-o", "sampled.png", *words)
+    assert code == 0
+    for name in ("sampling.sampler", "sampling.schedule", "sampling.clip_skip", "negative_prompt"):
+        assert name in told
 
 
 def test_models_and_loras_are_listed(run: Any) -> None:

@@ -23,6 +23,7 @@ from gateway.images.file_texts import USER_COMMENT, texts
 from gateway.images.infotext import parse
 from gateway.images.provenance import KEYWORD, drawing_by, drawing_in, to_infotext
 from gateway.jobs.drawing import Drawing
+from gateway.jobs.sampling_request import SamplingRequest
 from tests.support.foreign_pictures import (
     FILES,
     INFOTEXT,
@@ -293,6 +294,7 @@ def test_metadata_in_a1111_grammar_is_parsed_back() -> None:
         told = said(name)
         again = drawing_in(png({"parameters": to_infotext(told)}))
         assert again is not None
-        same = {"sampler", "scheduler", "program"}
+        same = {"sampler", "scheduler", "program", "sampling"}
         assert again.model_dump(exclude=same) == told.model_dump(exclude=same)
         assert (again.sampler, again.scheduler) == ("DPM++ 2M", "Karras")
+        assert again.sampling == SamplingRequest(sampler="DPM++ 2M", schedule="Karras", random_source="NV")

@@ -116,6 +116,8 @@ def test_small_tensor_is_read_in_every_type(tmp_path: Path, dtype: str, packed: 
         ({f"{UNET}double_blocks.0.img_attn.qkv.weight": (8, 8)}, "flux1-dev"),
         ({"double_blocks.0.img_attn.qkv.weight": (8, 8)}, "flux1-dev"),
         ({**SDXL, "encoder_hid_proj.weight": (8, 8)}, "Kolors"),
+        ({**SD1, f"{UNET}time_embed.cond_proj.weight": (8, 8)}, "reads the guidance"),
+        ({**SD1, f"{UNET}input_blocks.1.1.time_stack.0.norm1.weight": (8,)}, "videos"),
         ({**SD2, "embedder.model.visual.conv1.weight": (8, 8)}, "unCLIP"),
         ({"lora_unet_mid_block_attentions_0_proj_in.lora_down.weight": (8, 8)}, "LoRA"),
         ({"clip_l": (2, 768), "clip_g": (2, 1280)}, "textual inversion"),

@@ -68,6 +68,16 @@ def test_equal_stems_are_told_apart_by_their_folders(tmp_path: Path) -> None:
     assert names_of(library_of(tmp_path)) == ["a", "one/a", "two/a", "two/b", "two/b.safetensors"]
 
 
+def test_snapshot_in_the_hubs_cache_has_the_name_of_its_repository(tmp_path: Path) -> None:
+    cache = tmp_path / "checkpoints" / "models--someone--my-sd"
+    folder = write_folder(cache / "snapshots" / "0123456789abcdef")
+    weights = folder / "unet" / "diffusion_pytorch_model.fp16.safetensors"
+    (cache / "blobs").mkdir()
+    weights.rename(cache / "blobs" / "abc")
+    weights.symlink_to("../../../blobs/abc")
+    assert names_of(library_of(tmp_path)) == ["my-sd"]
+
+
 def test_names_of_other_models_are_not_taken(tmp_path: Path) -> None:
     for name in ("sd-turbo", "mine"):
         write_header(tmp_path / "checkpoints" / f"{name}.safetensors", SD1)
@@ -200,6 +210,12 @@ def test_files_that_cannot_be_used_are_findings_with_their_reasons(tmp_path: Pat
     for call in ("old", "old.ckpt", "old.ckpt [0123456789]"):
         with pytest.raises(ModelNotServed, match="convert it to safetensors"):
             library.find(call)
+
+
+def test_folder_that_is_not_there_is_a_finding(tmp_path: Path) -> None:
+    assert [finding.what for finding in files_at_fault(library_of(tmp_path))] == ["checkpoints"]
+    (tmp_path / "checkpoints").mkdir()
+    assert list(files_at_fault(library_of(tmp_path))) == []
 
 
 def test_walk_is_bounded_and_leaves_out_hidden_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,3 +111,10 @@ def test_lora_tells_how_many_of_its_tensors_are_used(tmp_path: Path) -> None:
         "1 are of embeddings in the file, such as 'ink' and 1 belong to no layer of this model, such as "
         "lora_unet_further.alpha"
     )
+
+
+def test_lora_of_flux_with_its_text_encoder_is_not_for_stable_diffusion() -> None:
+    text = {name.replace("lora_te_", "lora_te1_"): shape for name, shape in kohya("sd1", ["text_encoder"]).items()}
+    fit = fit_of({**FLUX1, **text})
+    assert fit.of(SPECS["flux1-dev"])
+    assert not any(fit.of(spec_of(family)) for family in FAMILIES)

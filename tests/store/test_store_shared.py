@@ -27,6 +27,7 @@ from gateway.jobs.facts import CancelRequested, Requeued
 from gateway.jobs.job import Job, JobEvent, Priority, State
 from gateway.store.base import Bounds, StoreCorrupt, StoreLocked, WorkerInfo
 from gateway.store.postgres.store import PostgresStore
+from gateway.store.schema import VERSION
 from tests.support import a_job, a_plan
 from tests.support.postgres import Server, server
 from tests.support.store import NO_BOUNDS, image
@@ -442,18 +443,20 @@ async def test_a_database_of_another_version_is_refused_while_others_use_it(
         job = (await old.store.submit(a_job(), NO_BOUNDS)).job
         await old.store.announce(Node(old.store.node_id, "mac-1", "gateway", "1.0"))
         with monkeypatch.context() as newer:
-            newer.setattr("gateway.store.postgres.schema.VERSION", 8)
-            newer.setattr("gateway.store.postgres.schema.UPGRADES", {7: upgrade})
-            with pytest.raises(StoreCorrupt, match=r"version 7, and mac-1 still use it.*to version 8"):
+            newer.setattr("gateway.store.postgres.schema.VERSION", VERSION + 1)
+            newer.setattr("gateway.store.postgres.schema.UPGRADES", {VERSION: upgrade})
+            with pytest.raises(
+                StoreCorrupt, match=f"version {VERSION}, and mac-1 still use it.*to version {VERSION + 1}"
+            ):
                 await PostgresStore(url, tmp_path / "new").open()
     with monkeypatch.context() as newer:
-        newer.setattr("gateway.store.postgres.schema.VERSION", 8)
-        newer.setattr("gateway.store.postgres.schema.UPGRADES", {7: upgrade})
+        newer.setattr("gateway.store.postgres.schema.VERSION", VERSION + 1)
+        newer.setattr("gateway.store.postgres.schema.UPGRADES", {VERSION: upgrade})
         store = PostgresStore(url, tmp_path / "newer")
         await store.open()
         assert (await store.get(job.id)).id == job.id
         await store.close()
-    with pytest.raises(StoreCorrupt, match="has version 8; this program reads 7"):
+    with pytest.raises(StoreCorrupt, match=f"has version {VERSION + 1}; this program reads {VERSION}"):
         await PostgresStore(url, tmp_path / "0").open()
 
 

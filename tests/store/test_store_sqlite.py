@@ -102,6 +102,15 @@ CREATE TABLE damaged (
     steady REAL NOT NULL, record TEXT NOT NULL
 );
 """
+OF_LISTS = """
+DROP INDEX jobs_owner;
+CREATE INDEX jobs_owner ON jobs (owner, number DESC, id);
+CREATE INDEX jobs_state ON jobs (owner, state, number DESC, id, hidden);
+CREATE INDEX jobs_protocol ON jobs (owner, protocol, state, hidden, number DESC, id);
+CREATE INDEX jobs_images ON jobs (owner, number DESC, id, protocol, images) WHERE images > 0;
+CREATE INDEX jobs_model ON jobs (owner, model, number DESC, id, protocol, images) WHERE images > 0;
+CREATE INDEX jobs_ended ON jobs (number, finished_at) WHERE finished_at IS NOT NULL;
+"""
 AGES = {
     1: OLDER.format(extra=""),
     2: OLDER.format(extra=OF_NOTES),
@@ -109,6 +118,7 @@ AGES = {
     4: OLDER.format(extra=OF_NOTES) + OF_TURNS + OF_BLOBS,
     5: OLDER.format(extra=OF_NOTES) + OF_TURNS + OF_BLOBS + OF_CLOCKS,
     6: OLDER.format(extra=OF_NOTES) + OF_TURNS + OF_BLOBS + OF_CLOCKS,
+    7: OLDER.format(extra=OF_NOTES) + OF_TURNS + OF_BLOBS + OF_CLOCKS + OF_LISTS,
 }
 """The tables as each version left them."""
 COLUMNS = "number, id, owner, protocol, attached, priority, lane, model, plan, adjustments, fingerprint"

@@ -157,3 +157,25 @@ STYLES: dict[str, Style] = {
     "ia3 of inputs": ia3(on_input=True),
     "ia3 of outputs": ia3(on_input=False),
 }
+
+GOLDEN_LAYERS = {"convolution": (12, 8, 3, 3), "point": (16, 12, 1, 1), "linear": (16, 24)}
+"""Weights of the layers that A1111's own code has changed."""
+GOLDEN_SCALE = 0.7
+
+
+def golden_case(layer: str, style: str) -> tuple[Array, Made]:
+    """A layer's weight, and what a file has for it; the same for the golden values and for their test."""
+    base = np.random.default_rng(7).normal(size=GOLDEN_LAYERS[layer])
+    return base, STYLES[style](base, np.random.default_rng(8))
+
+
+def golden_cases() -> list[tuple[str, str]]:
+    """Layers and styles that A1111 1.10.1 applies: it knows no magnitudes of PEFT, and no IA3 of a kernel's outputs."""
+    found = []
+    for layer, shape in GOLDEN_LAYERS.items():
+        for style in STYLES:
+            fits = shape[2:] == (3, 3) if "core" in style else True
+            known = style != "peft dora" and (style != "ia3 of outputs" or len(shape) == 2)
+            if fits and known:
+                found.append((layer, style))
+    return found

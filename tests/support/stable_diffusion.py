@@ -27,7 +27,7 @@ Form = Literal["file", "folder"]
 Dtype = Literal["float16", "float32", "bfloat16", "float8"]
 
 _NAMES = {"float16": "F16", "float32": "F32", "bfloat16": "BF16", "float8": "F8_E4M3"}
-_NUMPY_NAMES = {"int64": "I64", "float32": "F32"}
+_NUMPY_NAMES = {"int64": "I64", "float64": "F64"}
 _PIPELINES = {
     "sd1": "StableDiffusionPipeline",
     "sd2": "StableDiffusionPipeline",

@@ -5,17 +5,22 @@ import { control } from "./control.js";
 import { $, adjusted, h, iconButton, toast } from "./dom.js";
 import { allJobs, feed } from "./feed.js";
 import { inputs } from "./inputs.js";
+import { inversions } from "./inversions.js";
 import { wholeNumber } from "./numbers.js";
+import { sampling } from "./sampling.js";
 
 const ASPECTS = [["1:1", 1, 1], ["4:3", 4, 3], ["3:2", 3, 2], ["16:9", 16, 9], ["3:4", 3, 4], ["2:3", 2, 3], ["9:16", 9, 16]];
 const STORAGE_KEY = "make";
 
 let models = [];
+let vaes = [];
+let embeddings = [];
 let loras = [];
 
 export const known = () => models;
 export const model = () => models.find((one) => one.title === $("model").value) ?? null;
 const can = () => model()?.capabilities ?? null;
+const CFG = { min: 1, max: 30, step: 0.5 }; // as A1111's slider
 const ANY = { default_px: 1024, step_px: 16, min_px: 64, max_px: 8192, max_pixels: 8847360 };
 
 /** The nearest edge length that the chosen model supports, given the other edge. */
@@ -33,7 +38,7 @@ export const prompts = () => {
 // ---- models --------------------------------------------------------------------------------------
 
 export async function loadModels() {
-  ({ models } = (await Promise.all([get("/models"), loadLoras()]))[0]);
+  ({ models, vaes, embeddings } = (await Promise.all([get("/models"), loadLoras()]))[0]);
   const chosen = $("model").value, before = savedForm().model;  // a choice made meanwhile has precedence
   const drawing = models.filter((one) => one.capabilities.task === "generate");
   const here = drawing.filter((one) => one.downloaded && !one.unavailable);
@@ -53,8 +58,20 @@ async function loadLoras() {
   loras = (await get("/loras")).loras.filter((one) => !one.trouble);
 }
 
-/** LoRAs that fit the chosen model, as far as is known. */
-const fitting = () => loras.filter((one) => !one.models.length || one.models.includes(model()?.alias_of ?? model()?.title));
+/** LoRAs that fit the chosen model, as far as is known. Those of a model fit it at any number of bits. */
+function fitting() {
+  const own = model()?.alias_of ?? model()?.title, whole = own?.replace(/-\d-bit$/, "");
+  return loras.filter((one) => !one.models.length || one.models.includes(own) || one.models.includes(whole));
+}
+
+/** Set the guidance: in steps, but a value between two of them is kept, since the images differ. */
+function setGuidance(value) {
+  const [least, most] = can().guidance_range, sampled = can().samplers.length > 0;
+  const min = sampled ? Math.min(Math.max(least, CFG.min), value) : least, step = sampled ? CFG.step : 0.1;
+  const steps = (value - min) / step, isStep = Math.abs(steps - Math.round(steps)) < 1e-6;
+  Object.assign($("guidance"), { min, max: Math.min(most, sampled ? CFG.max : 20), step: isStep ? step : "any", value });
+  $("guidance-label").textContent = sampled ? "CFG scale" : "Guidance";
+}
 
 /** Show the fields of the chosen model. `fresh`: it was chosen just now, so its defaults are set. */
 function fit(fresh) {
@@ -68,18 +85,18 @@ function fit(fresh) {
     Object.assign($(id), { min: rounded(its.min_px), max: rounded(its.max_px), step: its.step_px });
     if ($(id).value) $(id).value = rounded(Number($(id).value), id === "height" ? Number($("width").value) || 1 : 1);
   }
-  $("guidance").min = its.guidance_range[0];
-  $("guidance").max = Math.min(its.guidance_range[1], 20);
+  setGuidance(fresh || !$("width").value ? its.default_guidance : Number($("guidance").value));
   $("guidance-field").hidden = !its.guidance;
   $("negative-field").hidden = !its.negative_prompt;
   $("loras").hidden = !its.lora || fitting().length === 0;
   for (const row of [...$("lora-rows").children])
     if (!fitting().some((other) => other.name === row.querySelector("select").value)) row.remove();
+  sampling.offer(one, vaes);
+  inversions.offer(its, embeddings);
   inputs.offer(its);
   control.offer(its);
   if (fresh || !$("width").value) {
     $("steps").value = its.default_steps;
-    $("guidance").value = its.default_guidance;
     $("width").value = $("height").value = its.default_px;
   }
   show();
@@ -87,7 +104,8 @@ function fit(fresh) {
 
 function show() {
   $("steps-value").textContent = $("steps").value;
-  $("guidance-value").textContent = Number($("guidance").value).toFixed(1);
+  const guidance = $("guidance").value;
+  $("guidance-value").textContent = guidance.includes(".") ? guidance : `${guidance}.0`;
   const width = Number($("width").value), height = Number($("height").value), its = can();
   for (const button of $("aspects").children) {
     const [w, hgt] = button.dataset.size.split("x").map(Number);
@@ -140,19 +158,21 @@ function choose(w, hgt) {
 
 // ---- LoRAs ---------------------------------------------------------------------------------------
 
-function addLora(name = null, scale = null) {
+/** `textScale`: scale of its changes of text encoders, where that differs. */
+function addLora(name = null, scale = null, textScale = null) {
   const first = fitting().find((one) => one.name === name) ?? fitting()[0];
   scale ??= first?.preferred_scale ?? 1;
   const note = h("p", { class: "note" });
   const words = () => {
     const one = loras.find((other) => other.name === choice.value);
-    note.textContent = one?.activation_text ?? (one?.trigger_words.length ? `Trigger words: ${one.trigger_words.join(", ")}` : "");
+    note.textContent = [one?.activation_text ?? (one?.trigger_words.length ? `Trigger words: ${one.trigger_words.join(", ")}` : null),
+      textScale === null ? null : `Text encoder: ${textScale}`].filter(Boolean).join(" · ");
   };
   const value = h("output", {}, Number(scale).toFixed(2));
-  const choice = h("select", { "aria-label": "LoRA", onchange: () => { words(); keep(); } }, fitting().map((one) => h("option", { value: one.name }, `${one.title ?? one.name}${one.downloaded ? "" : " (on the hub)"}`)));
+  const choice = h("select", { "aria-label": "LoRA", onchange: () => { textScale = null; delete row.dataset.textScale; words(); keep(); } }, fitting().map((one) => h("option", { value: one.name }, `${one.title ?? one.name}${one.downloaded ? "" : " (on the hub)"}`)));
   if (name) choice.value = name;
   words();
-  const row = h("div", { class: "row lora" }, choice,
+  const row = h("div", { class: "row lora", dataset: textScale === null ? {} : { textScale } }, choice,
     h("input", { type: "range", min: -4, max: 4, step: 0.05, value: scale, "aria-label": "Scale of the LoRA",
       oninput: (event) => { value.textContent = Number(event.target.value).toFixed(2); keep(); } }), value,
     iconButton("close", "Remove this LoRA", () => { row.remove(); keep(); }), note);
@@ -161,7 +181,8 @@ function addLora(name = null, scale = null) {
 }
 
 const chosenLoras = () => [...$("lora-rows").children].map((row) =>
-  ({ name: row.querySelector("select").value, scale: Number(row.querySelector("input").value) }));
+  ({ name: row.querySelector("select").value, scale: Number(row.querySelector("input").value),
+    ...(row.dataset.textScale === undefined ? {} : { text_encoder_scale: Number(row.dataset.textScale) }) }));
 
 // ---- submit --------------------------------------------------------------------------------------
 
@@ -178,7 +199,8 @@ async function body(prompt) {
     ...($("seed").value === "" ? {} : { seed: wholeNumber($("seed").value) }),
     num_images: Number($("count").value) || 1,
     ...($("low-ram").checked ? { low_ram: true } : {}),
-    ...(used.length ? { lora_files: used.map((one) => one.name), lora_scales: used.map((one) => one.scale) } : {}),
+    ...(used.length ? { loras: used } : {}),
+    ...sampling.fields(),
     ...(await inputs.fields()),
     ...(await control.fields()),
     preview: true,
@@ -253,12 +275,14 @@ export async function useSettings(drawing) {
   $("lines").checked = false;
   $("negative").value = drawing.negative_prompt ?? "";
   fit(false);
-  for (const name of ["prompt", "width", "height", "steps", "guidance", "seed"])
+  for (const name of ["prompt", "width", "height", "steps", "seed"])
     if (drawing[name] !== undefined) $(name).value = drawing[name];
+  if (drawing.guidance !== undefined) setGuidance(drawing.guidance);
+  sampling.restore(drawing);
   $("count").value = 1;
   $("lora-rows").replaceChildren();
   for (const one of drawing.loras ?? [])
-    if (fitting().some((other) => other.name === one.name)) addLora(one.name, one.scale);
+    if (fitting().some((other) => other.name === one.name)) addLora(one.name, one.scale, one.text_encoder_scale ?? null);
     else toast(`The LoRA ${one.name} is not on this machine.`);
   await Promise.all([inputs.restore(drawing), control.restore(drawing)]);
   show();
@@ -307,7 +331,8 @@ export function begin() {
   if (/Mac|iP/.test(navigator.platform)) $("draw").querySelector("kbd").textContent = "⌘ ↵";
   return loadModels().then(() => {
     if (before.model === $("model").value) {
-      for (const id of ["steps", "guidance"]) if (before[id]) $(id).value = before[id];
+      if (before.steps) $("steps").value = before.steps;
+      if (before.guidance) setGuidance(Number(before.guidance));
       show();
     }
   });

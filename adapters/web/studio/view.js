@@ -14,12 +14,14 @@ const madeAt = (date) => (date.toDateString() === new Date().toDateString() ? `T
 
 /** All settings of an image, as [name, value]. */
 export function factsOf(image) {
-  const drawn = image.drawing ?? {}, larger = drawn.enlarged;
+  const drawn = image.drawing ?? {}, larger = drawn.enlarged, sampled = drawn.sampling;
   const size = (width, height) => (width === undefined || height === undefined ? null : `${width} × ${height}`);
   return [
     ["Drawn by", drawn.program], ["Model", drawn.model ?? image.model], ["Size", size(larger?.width ?? image.width, larger?.height ?? image.height)],
     ["Enlarged", larger ? `${drawn.width ? `from ${size(drawn.width, drawn.height)} ` : ""}by ${larger.model}` : null],
-    ["Steps", drawn.steps], ["Guidance", drawn.guidance], ["Sampler", [drawn.sampler, drawn.scheduler].filter(Boolean).join(", ")],
+    ["Steps", drawn.steps], [sampled ? "CFG scale" : "Guidance", drawn.guidance],
+    ["Sampler", sampled?.sampler ?? [drawn.sampler, drawn.scheduler].filter(Boolean).join(", ")], ["Schedule", sampled?.schedule],
+    ["Clip skip", sampled?.clip_skip], ["VAE", sampled?.vae === "None" ? null : sampled?.vae],
     ["Seed", drawn.seed ?? image.seed], ["Denoise", drawn.image_strength === undefined ? null : `${Math.round(drawn.image_strength * 100)} %`],
     ["Mask", drawn.mask ? "yes" : null], ["References", drawn.reference_images?.length ?? null],
     ["Follows", drawn.control ? { canny: "outlines", depth: "depth" }[drawn.control.type] : null],

@@ -5,13 +5,15 @@ images (batch, height, width, channels). Its delta has the shape of its weight. 
 is what one input is multiplied by, at all points of a kernel.
 
 Deltas stored as small factors stay that way: the dense delta of a LoHa, or of a LoKr over several modules or of a
-convolution, exists only while its layer is computed. A `diff` is dense: it takes as much memory as the layer at the
-file's precision (75 MB for a 3072x12288 layer at 16 bits) until it is removed. A DoRA makes its layer dense once, in
+convolution, exists only while its layer is computed. Where the factors are hardly smaller than the layer, as in narrow
+layers and for a `diff`, a merged weight takes their place until the LoRA is removed (75 MB for a 3072x12288 layer at 16
+bits). A DoRA makes its layer dense once, in
 float32, when it is applied, and keeps one number for each row or column.
 """
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any, Protocol
@@ -19,8 +21,12 @@ from typing import Any, Protocol
 import mlx.core as mx
 from mflux.models.common.lora.layer.dense_weight import dense_weight, is_fp8_linear
 from mlx import nn
+from mlx.utils import tree_flatten
 
 from engine.lora_layouts import Module, Sheet
+
+MERGED_MOST = 2
+"""Size of a merged weight relative to the factors that it replaces."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,6 +300,34 @@ def weights(layer: Any) -> mx.array:
     return dense_weight(layer).astype(mx.float32)
 
 
+def merged_where_cheap(layer: AdaptedLayer) -> Any:
+    """A layer of its own with the changes of all files merged into its weight, where that takes at most twice the
+    memory of the factors: these would cost half as much time as the layer itself, or more. Otherwise the layer.
+
+    A quantised layer, and one that does more than multiply, stays as it is.
+    """
+    bare = bare_layer(layer)
+    if type(bare) not in (nn.Linear, nn.Conv2d) or bare.weight.size > MERGED_MOST * _stored(layer):
+        return layer
+    merged = copy(bare)
+    merged.weight = weights(layer).astype(bare.weight.dtype)
+    bias = biases(layer)
+    if "bias" in bare or bias.size > 1:
+        merged.bias = bias.astype(bare.weight.dtype)
+    mx.eval(merged.parameters())
+    return merged
+
+
+def _stored(layer: Any) -> int:
+    """Numbers that the deltas of a layer consist of."""
+    count = 0
+    while isinstance(layer, AdaptedLayer):
+        delta: Any = layer.delta
+        count += 0 if delta is None else sum(array.size for _, array in tree_flatten(delta.parameters()))
+        layer = layer.inner
+    return count
+
+
 def bare_layer(layer: Any) -> Any:
     """The layer without LoRAs."""
     while isinstance(layer, AdaptedLayer):
@@ -366,6 +400,7 @@ __all__ = [
     "bare_layer",
     "biases",
     "is_fp8_linear",
+    "merged_where_cheap",
     "module_of",
     "modules_of",
     "sheet_of",

@@ -11,7 +11,7 @@ from mlx import nn
 
 from engine.lora_layouts import STANDARD, TEXT_ENCODER, Table, read, table_of
 from engine.pipelines.common.lora_deltas import Deltas, Tensors
-from engine.pipelines.common.lora_layers import modules_of
+from engine.pipelines.common.lora_layers import merged_where_cheap, modules_of
 
 
 class LoraUse(NamedTuple):
@@ -67,6 +67,7 @@ class LoraStack:
         self._layers: dict[str, Any] = {}
         """Original layers that are replaced at present."""
         self._applied: Loras = ()
+        self._of_text_encoders: dict[tuple[str, float], None] = {}
 
     def apply(self, loras: Loras) -> None:
         """Apply exactly these LoRAs; an empty tuple removes all.
@@ -79,6 +80,7 @@ class LoraStack:
         try:
             for use in loras:
                 self._apply_file(use)
+            self._merge()
             mx.eval(self._transformer.parameters())
         except BaseException:
             self._remove_all()
@@ -87,8 +89,8 @@ class LoraStack:
 
     @property
     def text_encoder_loras(self) -> tuple[tuple[str, float], ...]:
-        """Files and scales that are applied to text encoders: prompts that were encoded with others are outdated."""
-        return tuple((use.file, use.scale_of(TEXT_ENCODER)) for use in self._applied)
+        """Files and scales that change text encoders: prompts that were encoded with others are outdated."""
+        return tuple(self._of_text_encoders)
 
     def _apply_file(self, use: LoraUse) -> None:
         file = use.file
@@ -105,6 +107,8 @@ class LoraStack:
                 scale = use.scale_of(change.modules[0])
                 if scale == 0:
                     continue
+                if change.modules[0].startswith(TEXT_ENCODER):
+                    self._of_text_encoders[file, scale] = None
                 layers = [LoRALoader._get_target_module(self._transformer, path) for path in change.modules]
                 for path, layer, added in zip(change.modules, layers, deltas.adapt(change, layers, scale), strict=True):
                     if added is not layer:
@@ -115,6 +119,11 @@ class LoraStack:
         except TypeError as error:
             raise LoraFault(file, "uses DoRA, which cannot be applied beside a ControlNet") from error
 
+    def _merge(self) -> None:
+        for path in self._layers:
+            layer = LoRALoader._get_target_module(self._transformer, path)
+            LoRALoader._replace_target_module(self._transformer, path, merged_where_cheap(layer))
+
     def _rows(self, file: str) -> Table:
         if self._architecture is None:
             raise LoraFault(file, "is put on a model that takes none")
@@ -124,6 +133,7 @@ class LoraStack:
 
     def _remove_all(self) -> None:
         self._applied = ()
+        self._of_text_encoders.clear()
         for path, layer in self._layers.items():
             LoRALoader._replace_target_module(self._transformer, path, layer)
         self._layers.clear()

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from engine.drawing.base import Model
 from engine.pipelines.stable_diffusion import models
-from engine.pipelines.stable_diffusion.loading import load_parts
 from engine.pipelines.stable_diffusion.pipeline import StableDiffusion
 
 
 def load(model: Model) -> StableDiffusion:
-    """Load a checkpoint, quantised at load where the model says so. Raises: NotACheckpoint, OSError."""
-    return StableDiffusion(models.Models(models.Model(load_parts(Path(model.path), quantize=model.quantize))))
+    """Load a checkpoint, quantised at load where the model says so. Raises: BackendError, OSError."""
+    parts = models.load_checkpoint(Path(model.path), model.quantize)
+    return StableDiffusion(models.Models(models.Model(parts)))

@@ -103,6 +103,8 @@ class PromptPlan:
     """Conditionings of two prompts at each step. Steps count the evaluations of the network from 0."""
 
     def __init__(self, chunks: ChunkEncoder, prompts: PlannedPrompts, empty: PlannedPrompt, sampling: Sampling) -> None:
+        self.embeddings = prompts.embeddings()
+        """Names of the textual inversions that the prompts use."""
         self._pads = sampling.pad_cond_uncond
         self._zero_negative = chunks.family in _ZERO_NEGATIVES and prompts.negative.is_empty
         self._prompts = [_PromptConditioning(chunks, planned, sampling) for planned in prompts.prompts]

@@ -18,6 +18,7 @@ from engine.checkpoints.kinds import GROUP, NotACheckpoint, Prediction
 from engine.checkpoints.saved_folder import SavedFolder
 from engine.checkpoints.sources import missing_layer, unknown_layer
 from engine.pipelines.common.loading import evaluate_parameters
+from engine.pipelines.stable_diffusion.arrays import arrays_of
 from engine.pipelines.stable_diffusion.networks.clip import ClipText
 from engine.pipelines.stable_diffusion.networks.unet import UNet
 from engine.pipelines.stable_diffusion.networks.vae import Vae
@@ -33,7 +34,8 @@ class Parts:
     unet: UNet
     text_encoders: tuple[ClipText, ...]
     """In the order of their outputs in the UNet's context."""
-    vae: Vae
+    own_vae: Vae | None
+    """None: the checkpoint has none."""
     prediction: Prediction
     zero_terminal_snr: bool
     scale_factor: float
@@ -45,12 +47,21 @@ class Parts:
     def networks(self) -> dict[str, nn.Module]:
         """The networks by their names in diffusers: `unet`, `text_encoder`, `text_encoder_2`, `vae`."""
         encoders = zip(text_encoder_names(self.family), self.text_encoders, strict=True)
-        return {"unet": self.unet, **dict(encoders), "vae": self.vae}
+        vae = {"vae": self.own_vae} if self.own_vae is not None else {}
+        return {"unet": self.unet, **dict(encoders), **vae}
+
+    @property
+    def vae(self) -> Vae:
+        """Raises: NotACheckpoint where there is none."""
+        if self.own_vae is None:
+            raise NotACheckpoint("It has no VAE; choose a VAE file by sd_vae.")
+        return self.own_vae
 
     @property
     def architecture(self) -> Architecture:
         encoders = tuple(encoder.architecture for encoder in self.text_encoders)
-        return Architecture(self.unet.architecture, encoders, self.vae.architecture)
+        vae = None if self.own_vae is None else self.own_vae.architecture
+        return Architecture(self.unet.architecture, encoders, vae)
 
     def save(self, folder: Path) -> None:
         """Write a diffusers folder that `load_parts` reads again: as whole or as quantised as the networks are now.
@@ -71,8 +82,9 @@ def load_parts(path: Path, *, quantize: int | None = None, vae: Path | None = No
     """Load a checkpoint: one `.safetensors` file, or a diffusers folder.
 
     `quantize`: bits to which the linear layers of UNet and text encoders are quantised, those whose inputs divide into
-    groups; weights that are stored quantised stay as they are. `vae`: a file with another VAE. The VAE is float32; all
-    else is float16 on a GPU, and float32 on a CPU. The peak of memory is that of the parts and of one layer.
+    groups; weights that are stored quantised stay as they are. `vae`: a file with another VAE; a checkpoint without one
+    loads without, too. The VAE is float32; all else is float16 on a GPU, and float32 on a CPU. The peak of memory is
+    that of the parts and of one layer.
 
     Raises: NotACheckpoint, OSError.
     """
@@ -87,7 +99,7 @@ def load_parts(path: Path, *, quantize: int | None = None, vae: Path | None = No
         family=description.checkpoint.family,
         unet=unet,
         text_encoders=encoders,
-        vae=_loaded_vae(description.vae),
+        own_vae=None if description.vae is None else _loaded_vae(description.vae),
         prediction=description.checkpoint.prediction,
         zero_terminal_snr=description.checkpoint.zero_terminal_snr,
         scale_factor=description.scale_factor,
@@ -138,10 +150,7 @@ def _quantise(module: nn.Module, bits: int, scales: Collection[str] | None = Non
 
 def _weights(module: nn.Module, network: Network[Any], name: str, dtype: mx.Dtype) -> list[tuple[str, mx.array]]:
     """Every parameter of the module, by its path, not read yet. Raises: NotACheckpoint."""
-    arrays: dict[str, mx.array] = {}
-    for file in network.files:
-        found: Any = mx.load(str(file))
-        arrays |= found
+    arrays = arrays_of(network.files, {source.name for source in network.sources.values()})
     parameters: list[tuple[str, mx.array]] = tree_flatten(module.parameters())
     unread = network.sources.keys() - {path for path, _ in parameters}
     if unread:

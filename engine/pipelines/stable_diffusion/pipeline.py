@@ -16,7 +16,6 @@ import mlx.core as mx
 from PIL import Image
 
 from engine.drawing.base import Watcher
-from engine.noise import ImageNoise
 from engine.pipelines.common.base import ImageTask
 from engine.pipelines.common.finite import check_finite
 from engine.pipelines.common.latents import shrink_latents
@@ -148,10 +147,8 @@ class StableDiffusion:
         first = to_latents(noise.first())
         mask, latents = start.mask, start.latents
         if mask is not None and latents is not None:
-            content = _mask_content(task, one)
-            if content is not None:
-                latents = mask.kept * (1 - mask.repaint) + content * mask.repaint
-                mask = LatentMask(mask.repaint, latents)
+            latents = _masked_content(task, one, mask)
+            mask = LatentMask(mask.repaint, latents)
         refiner = sampling.refiner if is_last else None
         denoiser = GuidedDenoiser(
             Part(models.base.network(sampling), one.prompts(models.base, run), start.extra),
@@ -237,6 +234,22 @@ def _start(task: ImageTask, first: Pass, autoencoder: Autoencoder, *, is_inpaint
     return Start(latents, LatentMask(latent_mask(frame.mask, first.columns, first.rows), latents), extra)
 
 
+def _masked_content(task: ImageTask, one: Pass, mask: LatentMask) -> mx.array:
+    """Latents of the input image with the initial content of the repainted part. Its noise is that of the seed alone.
+
+    Source: A1111 1.10.1 StableDiffusionProcessingImg2Img.init, `inpainting_fill`.
+    """
+    match task.plan.mask_content:
+        case "original":
+            return mask.kept
+        case "noise":
+            plain = one.sampling.model_copy(update={"seed_resize_px": None})
+            noise = image_noise(plain, task.plan.seeds[task.image], None, 0.0, one.rows, one.columns)
+            return mask.blend(to_latents(noise.first()))
+        case "nothing":
+            return mask.blend(mx.zeros_like(mask.kept))
+
+
 def _extra_channels(
     image: Image.Image | None,
     mask: Image.Image | None,
@@ -249,14 +262,6 @@ def _extra_channels(
         return None
     fitted = None if image is None else image if image.size == size else image.resize(size)
     return masked_image_channels(fitted, mask, size, autoencoder.encode)
-
-
-def _mask_content(task: ImageTask, one: Pass) -> mx.array | None:
-    """Initial latents of the repainted part; None: those of the image. Noise knows no subseed, as in A1111."""
-    if task.plan.mask_content == "noise":
-        source, seed = one.sampling.random_source, task.plan.seeds[task.image]
-        return to_latents(ImageNoise(source, seed, (4, one.rows, one.columns)).first())
-    return mx.zeros((1, one.rows, one.columns, 4)) if task.plan.mask_content == "nothing" else None
 
 
 def covering_px(drawn: tuple[int, int], second: SecondPass) -> tuple[int, int]:

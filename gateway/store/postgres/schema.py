@@ -90,7 +90,7 @@ CREATE TABLE nodes (
 );
 CREATE TABLE schema_version (version INTEGER NOT NULL, contents TEXT NOT NULL);
 """
-UPGRADES: dict[int, str] = {}
+UPGRADES: dict[int, str] = {7: ""}
 """SQL that upgrades a database of this version to the next one. The first version in PostgreSQL is 7."""
 NODE_GONE_S = 60.0
 """Seconds without a report after which a process no longer counts as a user of the database."""

@@ -117,18 +117,6 @@ def test_vae_losses_and_averages_are_no_parameters() -> None:
     assert vae_sources(names) == {"decoder.conv_in.weight": Source("decoder.conv_in.weight")}
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_file_and_folder_have_the_same_sizes(family: Family, tmp_path: Path) -> None:
-    file, folder = (describe(toy_checkpoint(tmp_path, family, form=form)) for form in ("file", "folder"))
-    assert file.unet.architecture == folder.unet.architecture
-    assert file.vae.architecture == folder.vae.architecture
-    assert {name: text.architecture for name, text in file.text_encoders.items()} == {
-        name: text.architecture for name, text in folder.text_encoders.items()
-    }
-    assert file.scale_factor == folder.scale_factor == (0.13025 if family.startswith("sdxl") else 0.18215)
-    assert [file.unet.architecture.added_channels] == [TOY_SIZES[family].added]
-
-
 def test_file_of_sd2_is_read_without_its_last_text_layer(tmp_path: Path) -> None:
     text = describe(toy_checkpoint(tmp_path, "sd2")).text_encoders["text_encoder"]
     assert text.architecture.layers == TOY_SIZES["sd2"].texts[0].layers - 1

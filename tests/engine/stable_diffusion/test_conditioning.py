@@ -235,7 +235,9 @@ def test_embedding_takes_the_place_of_its_name_in_each_encoder(tmp_path: Path) -
     sks = embedding(tmp_path, "sks", clip_g=mx.full((2, 10), 5.0), clip_l=mx.full((2, 6), 3.0, dtype=mx.float16))
     other = embedding(tmp_path, "cat", emb_params=mx.zeros((1, 6)))
     conditioner = Conditioner("sdxl", [first, second], {"sks": sks, "cat": other})
-    ((_, positive),), _ = conditioner.plan("cat sks", "", Pass(1), Sampling()).at(0)
+    made = conditioner.plan("cat sks", "", Pass(1), Sampling())
+    ((_, positive),), _ = made.at(0)
+    assert made.embeddings == ("sks",)
     tokens = mx.array([chunks("cat")[0].padded_with(END)[:2] + (0, 0) + (END,) * 73])
     embedded = np.array(first.embed(tokens))
     embedded[0, 2:4] = 3.0

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageChops, ImageStat
 
 from engine.catalog import ModelSpec
-from engine.drawing.base import JobCancelled
+from engine.drawing.base import BackendError, JobCancelled
 from engine.passes import denoise as denoise_passes
 from engine.protocol import Refiner, Sampling, SecondPass, input_name
 from engine.spool import write_ppm
@@ -187,6 +187,16 @@ def test_vae_file_decodes_in_place_of_the_models_own(sd1: Studio, tmp_path: Path
     vae = toy_vae(tmp_path)
     other = sd1.draw(sampling=sampled(vae="toy"), inputs={input_name("vae", "toy"): str(vae)})
     assert differs(sd1.draw(), other)
+
+
+def test_checkpoint_without_a_vae_draws_with_a_vae_file_only(sd1: Studio, tmp_path: Path) -> None:
+    bare = studio_of(tmp_path, "sd1", has_vae=False)
+    bare.load()
+    with pytest.raises(BackendError, match="choose a VAE file by sd_vae"):
+        bare.draw()
+    inputs = {input_name("vae", "toy"): str(toy_vae(tmp_path))}
+    drawn = (studio.draw(sampling=sampled(vae="toy"), inputs=inputs) for studio in (bare, sd1))
+    assert not differs(*drawn, by=1)
 
 
 def test_refiner_goes_on_with_the_image(tmp_path: Path) -> None:

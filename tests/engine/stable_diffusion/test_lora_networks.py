@@ -218,7 +218,7 @@ def test_lora_scale_of_text_encoders_is_their_own(text_scale: float | None, tmp_
         (f"unet.{LINEAR}", f"text_encoder.{TEXT}"), weights, changes, scales, strict=True
     ):
         assert close(weight_of(layer_at(made, path)), weight + scale * (change.weight(weight) - weight))
-    assert stack.text_encoder_loras == ((str(file), scales[1]),)
+    assert stack.text_encoder_loras == (() if text_scale == 0 else ((str(file), scales[1]),))
     assert (layer_at(made.text_encoder, TEXT) is text) == (text_scale == 0)
     stack.apply(())
     assert stack.text_encoder_loras == ()
@@ -244,14 +244,37 @@ def test_lora_factors_are_kept_as_factors(tmp_path: Path) -> None:
 
     made, random = networks(), np.random.default_rng(5)
     before = sum(value.size for _, value in tree_flatten(made.parameters()))
-    for path in (CONV, LINEAR):
-        weight = weight_of(layer_at(made.unet, path))
-        for style in ("locon", "loha", "lokr, factored"):
-            change = kernels.STYLES[style](weight, random)
-            stack = applied(made, (saved(tmp_path, "x", {path: change}), 1.0))
-            more = sum(value.size for _, value in tree_flatten(made.parameters())) - before
-            assert more == sum(part.size for name, part in change.tensors.items() if name != "alpha")
-            stack.apply(())
+    for path, style in ((CONV, "locon"), (LINEAR, "locon"), (LINEAR, "loha"), (LINEAR, "lokr, factored")):
+        change = kernels.STYLES[style](weight_of(layer_at(made.unet, path)), random)
+        stack = applied(made, (saved(tmp_path, "x", {path: change}), 1.0))
+        more = sum(value.size for _, value in tree_flatten(made.parameters())) - before
+        assert more == sum(part.size for name, part in change.tensors.items() if name != "alpha")
+        stack.apply(())
+
+
+@pytest.mark.parametrize("style", ["locon", "dora of columns", "diff"])
+def test_lora_is_merged_where_its_factors_are_hardly_smaller_than_the_layer(style: str, tmp_path: Path) -> None:
+    from mlx import nn
+    from mlx.utils import tree_flatten
+
+    made, random = networks(), np.random.default_rng(5)
+    layer = layer_at(made.unet, LINEAR)
+    narrow = made.unet.mid_block.attn1.to_out[0] = nn.Linear(12, 8, bias=style == "locon")
+    before = sum(value.size for _, value in tree_flatten(made.parameters()))
+    weight, x = weight_of(narrow), random.normal(size=(3, 12))
+    change = kernels.STYLES[style](weight, random)
+    bias = array(narrow.bias) if "bias" in narrow else 0.0
+    stack = applied(made, (saved(tmp_path, "x", {LINEAR: change}), 0.5))
+    merged = layer_at(made.unet, LINEAR)
+    assert type(merged) is nn.Linear
+    right = weight + 0.5 * (change.weight(weight) - weight)
+    assert close(through(merged, x), x @ right.T + bias + 0.5 * change.bias)
+    assert sum(value.size for _, value in tree_flatten(made.parameters())) == before + (8 if style == "diff" else 0)
+    stack.apply(())
+    assert layer_at(made.unet, LINEAR) is narrow
+    assert layer is not narrow
+    assert close(weight_of(narrow), weight)
+    assert ("bias" in narrow) == (style == "locon")
 
 
 def test_lora_ia3_of_inputs_with_the_size_of_outputs_is_refused(tmp_path: Path) -> None:

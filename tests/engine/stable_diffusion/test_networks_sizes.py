@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from mlx import nn
 from mlx.utils import tree_flatten
 
+from engine.checkpoints.kinds import NotACheckpoint
 from engine.checkpoints.sizes import clip_architecture, unet_architecture, vae_architecture
 from engine.pipelines.stable_diffusion.networks import attend as attention
 from engine.pipelines.stable_diffusion.networks.clip import ClipText
@@ -56,6 +58,25 @@ def test_unet_of_a_published_model_has_its_parameters_and_heads(family: Family) 
     architecture = unet_architecture(shapes(unet_tensors(PUBLISHED[family])))
     assert count(UNet(architecture)) == PARAMETERS[family]
     assert [level.heads for level in architecture.down] == HEADS[family]
+
+
+def test_unet_without_a_middle_and_with_one_block_a_level_predicts() -> None:
+    """BK-SDM-Tiny and its kin."""
+    dropped = re.compile(
+        r"mid_block\.|down_blocks\.\d\.(?:resnets|attentions)\.1|up_blocks\.\d\.(?:resnets|attentions)\.2"
+    )
+    tensors = [tensor for tensor in unet_tensors(TOY_SIZES["sd1"]) if not dropped.match(tensor.name)]
+    architecture = unet_architecture(shapes(tensors))
+    assert (architecture.middle.resnets, architecture.middle.depth) == (0, 0)
+    assert [len(level.depths) for level in (*architecture.down, *architecture.up)] == [1, 1, 1, 1, 2, 2, 2, 2]
+    found = UNet(architecture)(mx.zeros((1, 8, 8, 4)), mx.array([500.0]), mx.zeros((1, 7, 32)))
+    assert found.shape == (1, 8, 8, 4)
+
+
+def test_unet_whose_middle_has_attention_alone_is_refused() -> None:
+    tensors = [tensor for tensor in unet_tensors(TOY_SIZES["sd1"]) if "mid_block.resnets" not in tensor.name]
+    with pytest.raises(NotACheckpoint, match="mid_block"):
+        unet_architecture(shapes(tensors))
 
 
 @pytest.mark.parametrize(

@@ -230,7 +230,7 @@ def test_the_menus_that_aiya_looks_for_are_in_the_pages_config(client: httpx.Cli
     root = str(client.base_url).removesuffix("/sdapi/v1/").removesuffix("/sdapi/v1")
     components = httpx.get(f"{root}/config").json()["components"]
     menus = {part["props"]["elem_id"]: part["props"]["choices"] for part in components}
-    assert menus["txt2img_hr_upscaler"] == ["Latent", "None", "Lanczos", "Nearest"]
+    assert menus["txt2img_hr_upscaler"] == [*LATENT_UPSCALERS, "None", "Lanczos", "Nearest"]
     assert menus["setting_sd_lora"][0] == "None"
     for name in menus["txt2img_hr_upscaler"]:
         body = {**SMALL, "enable_hr": True, "hr_scale": 2, "hr_upscaler": name}

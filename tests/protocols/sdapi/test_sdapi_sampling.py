@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 
 from adapters.sdapi import requests
+from adapters.sdapi.checkpoints import checkpoint_rows, current_of, embedding_rows, name_of, vae_rows
 from adapters.sdapi.field_names import field_of
 from adapters.sdapi.infotext_field import completed
 from adapters.sdapi.init_images import InputImages
+from adapters.sdapi.lists import SAMPLERS, SCHEDULERS
 from adapters.sdapi.options import CONSTANTS, accepted
+from adapters.sdapi.png_info import with_defaults
 from adapters.sdapi.request_schemas import Img2Img, Txt2Img
 from adapters.sdapi.responses import RenderInput, info, infotext
 from adapters.sdapi.sampling import sampling_of
@@ -21,14 +24,15 @@ from engine.catalog import ModelSpec
 from engine.protocol import Generate, Lora, Refiner, Sampling
 from gateway.errors import InvalidRequest
 from gateway.images.infotext import parse
-from gateway.images.provenance import Signature
+from gateway.images.png_chunks import with_text
+from gateway.images.provenance import Signature, drawing_in
 from gateway.jobs.request import SecondPassRequest
 from gateway.jobs.resolve import KnownLora, Limits, resolve
 from gateway.jobs.sampling_files import FileHashes
 from gateway.jobs.sampling_request import SamplingRequest
 from gateway.service.sampling_files import files_of
-from tests.support.sampling import SD1, SD2, SDXL, Shelf, a_sampling_request, resolved
-from tests.support.sdapi import ended
+from tests.support.sampling import SD1, SD2, SDXL, Models, Shelf, a_sampling_request, resolved
+from tests.support.sdapi import TINY, an_image, ended
 
 LIBRARY = Shelf(
     vae_names=("ema.safetensors", "depths.vae.safetensors"),
@@ -239,6 +243,45 @@ def test_what_of_an_infotext_cannot_be_had_is_reported() -> None:
     assert told == {"ENSD", "Pad conds v0", "Refiner switch by sampling steps", "Refiner"}
 
 
+def test_an_infotext_of_old_hires_fix_has_the_size_of_the_first_pass() -> None:
+    text = "a\nSteps: 9, Sampler: Euler a, Seed: 1, Size: 1024x768, Denoising strength: 0.7, First pass size: 0x0"
+    plan, _ = planned(validated(Txt2Img, {"infotext": text}), SD1)
+    assert plan.second_pass is not None
+    assert (plan.width_px, plan.height_px) == (640, 448)
+    assert (plan.second_pass.width_px, plan.second_pass.height_px) == (1024, 768)
+    assert (plan.second_pass.enlarge, plan.second_pass.denoise) == ("latent", 0.7)
+
+
+def test_png_info_has_what_an_old_version_implies() -> None:
+    told = with_defaults(parse(OLD))
+    assert (told["Downcast alphas_cumprod"], told["Old prompt editing timelines"]) == (True, True)
+    assert "Downcast alphas_cumprod" not in with_defaults(parse(NEW))
+
+
+def test_the_drawing_of_a_picture_of_a1111_has_its_sampling() -> None:
+    drawing = drawing_in(with_text(an_image(), "parameters", NEW))
+    assert drawing is not None
+    assert drawing.sampling == SamplingRequest(
+        sampler="DPM++ 2M",
+        schedule="Karras",
+        random_source="CPU",
+        eta_noise_seed_delta=31337,
+        clip_skip=2,
+        emphasis="No norm",
+        vae="ema.safetensors",
+    )
+    both = drawing_in(with_text(an_image(), "parameters", f"<lora:fur:0.5:0.8><lora:ink:1>{NEW}"))
+    assert both is not None
+    assert [(one.name, one.scale, one.text_encoder_scale) for one in both.loras] == [
+        ("fur", 0.8, 0.5),
+        ("ink", 1.0, None),
+    ]
+    forge = NEW.replace("CFG scale: 7.5", "CFG scale: 1, Distilled CFG Scale: 3.5")
+    flux = drawing_in(with_text(an_image(), "parameters", forge))
+    assert flux is not None
+    assert flux.sampling is None
+
+
 def test_fields_of_the_request_go_before_those_of_its_infotext() -> None:
     found = asked(SD1, infotext=NEW, sampler_name="Euler a", override_settings={"CLIP_stop_at_last_layers": 1})
     assert (found.sampler, found.clip_skip, found.emphasis, found.eta) == ("Euler a", 1, "No norm", None)
@@ -331,6 +374,48 @@ def test_the_infotext_of_an_answer_is_that_of_a1111() -> None:
     pairs = parse(infotext(RenderInput(hires, ended(plan), plan), 0))
     assert (pairs["Hires upscale"], pairs["Hires upscaler"], pairs["Denoising strength"]) == ("1.5", "Latent", "0.75")
     assert "Hires resize-1" not in pairs
+
+
+def test_checkpoints_are_listed_by_file_name_and_hash_and_others_by_name() -> None:
+    library: Any = Models((SD1, SD2, TINY), (SD1, TINY), {"nice": "dreams"}, LIBRARY)
+    dreams, tiny, nice = checkpoint_rows(library, "flux2-tiny")
+    assert (dreams["title"], dreams["model_name"]) == ("dreams.safetensors [cdcdcdcdcd]", "dreams")
+    assert (dreams["hash"], dreams["sha256"], dreams["filename"]) == ("cd" * 5, "cd" * 32, "dreams.safetensors")
+    assert (tiny["title"], tiny["hash"]) == ("flux2-tiny", None)
+    assert nice["title"] == nice["model_name"] == "nice"
+    assert current_of(library, "dreams") == dreams["title"]
+    assert current_of(library, "gone") == "gone"
+    for title in (dreams["title"], "dreams", "cdcdcdcdcd", "dreams [0000000000]", "dreams.safetensors"):
+        assert name_of(library, title) == "dreams", title
+    assert name_of(library, "lost [0000000000]") == "lost"
+
+
+def test_vae_files_and_textual_inversions_are_listed() -> None:
+    library: Any = Models((SD1, TINY), (SD1, TINY), files=LIBRARY)
+    assert vae_rows(library)[0] == {"model_name": "ema.safetensors", "filename": "ema.safetensors"}
+    found = embedding_rows(library, "dreams")
+    assert found["loaded"]["EasyNegative"] == {
+        "step": None,
+        "sd_checkpoint": None,
+        "sd_checkpoint_name": None,
+        "shape": 768,
+        "vectors": 2,
+    }
+    assert embedding_rows(library, "flux2-tiny") == {"loaded": {}, "skipped": {}}
+
+
+def test_samplers_and_schedules_are_a1111s_in_its_order() -> None:
+    assert [row["name"] for row in SAMPLERS][:3] == ["DPM++ 2M", "DPM++ SDE", "DPM++ 2M SDE"]
+    assert SAMPLERS[6]["aliases"] == ["k_euler_a", "k_euler_ancestral"]
+    assert SAMPLERS[6]["options"] == {"uses_ensd": "True"}
+    assert SCHEDULERS[2] == {
+        "name": "karras",
+        "label": "Karras",
+        "aliases": None,
+        "default_rho": 7.0,
+        "need_inner_model": False,
+    }
+    assert (len(SAMPLERS), len(SCHEDULERS)) == (20, 12)
 
 
 def test_options_start_at_a1111s_values() -> None:

@@ -26,6 +26,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     checkpoints = root / "models" / "Stable-diffusion"
     write_header(checkpoints / "dreamshaper_8.safetensors", SD1)
     write_header(checkpoints / "xl.safetensors", SDXL)
+    (checkpoints / "old.ckpt").write_bytes(b"PK")
     write_header(root / "models" / "VAE" / "ft-mse.safetensors", VAE)
     write_header(root / "embeddings" / "easynegative.safetensors", {"emb_params": (3, 768)})
     with live(tmp_path_factory.mktemp("gateway"), arguments=("--a1111-dir", str(root)), fake_script={}) as running:
@@ -133,6 +134,14 @@ def test_a_refiner_with_other_latents_is_refused(client: httpx.Client) -> None:
     response = client.post("txt2img", json={**SMALL, **DREAM, "refiner_checkpoint": "xl", "refiner_switch_at": 0.8})
     assert response.status_code == 422
     assert response.json()["detail"][0]["loc"] == ["body", "refiner_checkpoint"]
+
+
+def test_a_pickle_is_refused_where_it_is_named_and_ignored_where_an_infotext_names_it(client: httpx.Client) -> None:
+    refused = client.post("txt2img", json={**SMALL, "sd_model_checkpoint": "old.ckpt"})
+    assert refused.status_code >= 400
+    assert "safetensors" in refused.text
+    text = "x\nSteps: 2, Sampler: Euler, Seed: 3, Size: 64x64, Model: old"
+    assert client.post("txt2img", json={"infotext": text, **DREAM}).status_code == 200
 
 
 def test_lists_have_what_the_folders_hold_and_options_are_kept(client: httpx.Client) -> None:
