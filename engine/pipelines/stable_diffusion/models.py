@@ -129,17 +129,19 @@ class Models:
         self.base.use(loras, {name: files[input_name("embedding", name)] for name in sampling.embeddings})
 
     def autoencoder(self, sampling: Sampling, files: Mapping[str, str]) -> Autoencoder:
-        """The VAE that a sampling asks for, else that of the current model, or of the base model where it has none.
+        """The VAE that a sampling asks for, else that of the current model, which may be the base model's; its latents
+        have the current model's factor.
 
         Raises: BackendError("bad_input") for a file that cannot be used, or where a model without a VAE gets none.
         """
-        parts = self.base.parts if self.current.parts.own_vae is None else self.current.parts
+        current = self.current.parts
+        own = self.base.parts if current.own_vae is None else current
         try:
-            vae = parts.vae if sampling.vae is None else self._loaded_vae(files[input_name("vae", sampling.vae)])
+            vae = own.vae if sampling.vae is None else self._loaded_vae(files[input_name("vae", sampling.vae)])
         except NotACheckpoint as error:
             what = "The model's VAE" if sampling.vae is None else f"The VAE file '{sampling.vae}'"
             raise BackendError("bad_input", f"{what} cannot be used. {error.reason}") from error
-        return Autoencoder(vae, parts.scale_factor)
+        return Autoencoder(vae, current.scale_factor)
 
     def _loaded_vae(self, path: str) -> Vae:
         """Raises: NotACheckpoint, OSError."""

@@ -16,7 +16,7 @@ from engine.spool import write_ppm
 from tests.support.engine_studio import Studio, Watching, differs, save_inputs
 from tests.support.stable_diffusion import toy_checkpoint, toy_vae
 
-SIDE_PX = 32
+SIDE_PX = 16
 FAMILIES = ("sd1", "sd2", "sdxl", "sdxl_refiner")
 
 
@@ -30,7 +30,7 @@ def spec_of(family: Any, **more: Any) -> ModelSpec:
 
 def studio_of(folder: Path, family: Any, **more: Any) -> Studio:
     usual = {
-        "width_px": SIDE_PX, "height_px": SIDE_PX, "steps": 3, "guidance": 7.0, "prompt": "a red circle",
+        "width_px": SIDE_PX, "height_px": SIDE_PX, "steps": 2, "guidance": 7.0, "prompt": "a red circle",
         "negative_prompt": "blue", "sampling": Sampling(sampler="Euler"),
     }  # fmt: skip
     path = toy_checkpoint(folder / "model", family, **more)
@@ -59,29 +59,30 @@ def sampled(**said: Any) -> Sampling:
 def test_image_depends_on_seed_prompt_negative_prompt_and_guidance(studio: Studio) -> None:
     watching = Watching(look=True)
     image = studio.draw(watching)
-    assert watching.steps == [(1, 3), (2, 3), (3, 3)]
+    assert watching.steps == [(1, 2), (2, 2)]
     assert watching.decoded == 1
     assert [preview[:2] for preview in watching.previews] == [b"\xff\xd8"]
-    assert not differs(image, studio.draw())
     for change in ({"seeds": (8,)}, {"prompt": "a cat"}, {"negative_prompt": ""}, {"guidance": 3.0}):
         assert differs(image, studio.draw(**change)), change
 
 
 def test_job_cancel_or_skip_stops_an_image_within_one_step(studio: Studio) -> None:
-    cancelled = Watching(cancel_at=2)
+    cancelled = Watching(cancel_at=1)
     with pytest.raises(JobCancelled):
         studio.draw(cancelled)
-    assert cancelled.steps == [(1, 3), (2, 3)]
+    assert cancelled.steps == [(1, 2)]
     skipped = Watching(skip_at=1)
     assert studio.draw(skipped).size == (SIDE_PX, SIDE_PX)
-    assert (skipped.steps, skipped.decoded) == ([(1, 3)], 1)
+    assert (skipped.steps, skipped.decoded) == ([(1, 2)], 1)
 
 
+@pytest.mark.parametrize("studio", ["sd1", "sdxl"], indirect=True)
 def test_memory_limited_image_has_the_same_pixels(studio: Studio) -> None:
     assert not differs(studio.draw(), studio.spared(), by=1)
     studio.load()
 
 
+@pytest.mark.parametrize("studio", ["sd1", "sdxl"], indirect=True)
 def test_saved_model_draws_the_same_pixels(studio: Studio, tmp_path: Path) -> None:
     image = studio.draw()
     (tmp_path / "copy").mkdir()
@@ -114,10 +115,10 @@ def test_folder_and_file_of_one_model_draw_the_same_pixels(sd1: Studio, tmp_path
     assert not differs(sd1.draw(), folder.draw(), by=1)
 
 
-@pytest.mark.parametrize("sampler", ["Euler", "DPM++ SDE", "DDIM", "UniPC"])
+@pytest.mark.parametrize("sampler", ["Euler", "DDIM", "UniPC"])
 def test_input_image_is_followed_more_at_a_lower_denoise(sd1: Studio, sampler: Any) -> None:
     def drawn(denoise: float) -> Image.Image:
-        return sd1.draw(init_image="photo", denoise=denoise, steps=10, guidance=1.0, sampling=sampled(sampler=sampler))
+        return sd1.draw(init_image="photo", denoise=denoise, steps=6, guidance=1.0, sampling=sampled(sampler=sampler))
 
     def distance(denoise: float) -> float:
         return sum(ImageStat.Stat(ImageChops.difference(drawn(denoise), kept)).mean)
@@ -128,11 +129,11 @@ def test_input_image_is_followed_more_at_a_lower_denoise(sd1: Studio, sampler: A
 
 def test_image_to_image_runs_a1111s_number_of_steps(sd1: Studio) -> None:
     watching = Watching()
-    sd1.draw(watching, init_image="photo", denoise=0.6, steps=10)
-    assert len(watching.steps) == 7
+    sd1.draw(watching, init_image="photo", denoise=0.6, steps=5)
+    assert len(watching.steps) == 4
     watching = Watching()
-    sd1.draw(watching, init_image="photo", denoise=0.6, steps=10, sampling=sampled(img2img_fix_steps=True))
-    assert len(watching.steps) == 10
+    sd1.draw(watching, init_image="photo", denoise=0.6, steps=5, sampling=sampled(img2img_fix_steps=True))
+    assert len(watching.steps) == 5
 
 
 @pytest.mark.parametrize("sampler", ["Euler a", "DDIM"])
@@ -161,11 +162,11 @@ def test_random_source_seed_resize_clip_skip_and_ensd_change_the_image(sd1: Stud
     image = sd1.draw(sampling=sampled(sampler="Euler a"))
     for change in (
         {"random_source": "NV"},
-        {"seed_resize_px": (16, 16)},
+        {"seed_resize_px": (8, 8)},
         {"clip_skip": 2},
         {"eta_noise_seed_delta": 31337},
         {"eta": 0.5},
-        {"schedule": "Karras"},
+        {"schedule": "SGM Uniform"},
     ):
         assert differs(image, sd1.draw(sampling=sampled(sampler="Euler a", **change))), change
 
@@ -177,10 +178,10 @@ def test_subseed_moves_the_image_towards_its_own(sd1: Studio) -> None:
 
 
 def test_prompt_weight_and_editing_change_the_image(sd1: Studio) -> None:
-    image = sd1.draw(prompt="a red circle")
+    image = sd1.draw(prompt="a red circle", steps=3)
     for prompt in ("a (red:1.5) circle", "a [red:blue:1] circle", "a [red|blue] circle", "a red circle AND a cat"):
-        assert differs(image, sd1.draw(prompt=prompt)), prompt
-    assert not differs(image, sd1.draw(prompt="a [red:blue:40] circle"))
+        assert differs(image, sd1.draw(prompt=prompt, steps=3)), prompt
+    assert not differs(image, sd1.draw(prompt="a [red:blue:40] circle", steps=3))
 
 
 def test_vae_file_decodes_in_place_of_the_models_own(sd1: Studio, tmp_path: Path) -> None:
@@ -209,11 +210,12 @@ def test_refiner_goes_on_with_the_image(tmp_path: Path) -> None:
         refiner = Refiner(model="refiner", switch_at=switch_at)
         return studio.draw(sampling=sampled(refiner=refiner), inputs=inputs)
 
-    assert differs(studio.draw(), refined(0.5))
-    assert not differs(studio.draw(), refined(1.0))
+    image = studio.draw()
+    assert differs(image, refined(0.5))
+    assert not differs(image, refined(1.0))
 
 
-SECOND = {"width_px": 48, "height_px": 48, "steps": 2, "denoise": 0.7}
+SECOND = {"width_px": 24, "height_px": 24, "steps": 2, "denoise": 0.7}
 
 
 @pytest.mark.parametrize("how", ["latent", "latent-nearest-exact", "latent-bicubic-antialiased", "lanczos"])
@@ -226,11 +228,11 @@ def test_second_pass_enlarges_and_draws_exactly_its_steps(sd1: Studio, how: Any,
         return str(tmp_path / "first.ppm")
 
     finished = denoise_passes(sd1.backend, sd1.spec, plan, 0, sd1.inputs, watching, save)()
-    assert (finished.width_px, finished.height_px) == (48, 48)
-    assert watching.steps == [(step, 5) for step in range(1, 6)]
+    assert (finished.width_px, finished.height_px) == (24, 24)
+    assert watching.steps == [(step, 4) for step in range(1, 5)]
 
 
 def test_second_pass_that_is_skipped_gives_the_enlarged_first_one(sd1: Studio) -> None:
-    skipped = Watching(skip_at=2)
-    assert sd1.draw(skipped, second_pass=SecondPass(**SECOND, enlarge="latent")).size == (48, 48)
-    assert skipped.steps == [(1, 5), (2, 5)]
+    skipped = Watching(skip_at=1)
+    assert sd1.draw(skipped, second_pass=SecondPass(**SECOND, enlarge="latent")).size == (24, 24)
+    assert skipped.steps == [(1, 4)]
