@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tests.support.stable_diffusion_tensors import TOY_SIZES, Family, ToySizes, toy_values
+from tests.support.stable_diffusion_tensors import NARROW_VAE, TOY_SIZES, Family, ToySizes, toy_values
 
 SIDE_PX = 24
 GUIDANCE = 7.0
@@ -34,7 +34,7 @@ class ToyModel:
 
     @property
     def sizes(self) -> ToySizes:
-        return replace(TOY_SIZES[self.family], vae_groups=self.vae_groups)
+        return replace(TOY_SIZES[self.family], vae_channels=NARROW_VAE, vae_groups=self.vae_groups)
 
 
 MODELS = {

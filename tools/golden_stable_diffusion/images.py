@@ -115,7 +115,7 @@ def built(toy: ToyModel, lora_scales: tuple[float, float] | None = None) -> Netw
     """The networks of a toy checkpoint, with the LoRA merged into them where it has scales."""
     sizes = toy.sizes
     channels = 9 if toy.inpainting else 4
-    weights = folder_arrays(toy_tensors(toy.family, in_channels=channels), toy.seed)
+    weights = folder_arrays(toy_tensors(toy.family, sizes, in_channels=channels), toy.seed)
     if lora_scales is not None:
         _merge_lora(weights, dict(zip(("unet", "text_encoder"), lora_scales, strict=True)))
     factor = 0.13025 if toy.family.startswith("sdxl") else 0.18215
