@@ -1,4 +1,4 @@
-"""Command line: `python -m tools.train_sd_embedded --budget-minutes 90 --out engine/embedded/sd-tiny`."""
+"""Command line: `python -m tools.train_sd_embedded --budget-minutes 90 --out sd-tiny`."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from tools.train_embedded.scenes import (
     sample_scene,
 )
 
-from .captions import BARE_SHARE, BLANK_SHARE, bare_caption, caption
+from .captions import BARE_SHARE, BLANK_SHARE, bare_caption, caption, is_single
 from .cells import latents_of
 
 KNOWN_ICONS = (
@@ -29,7 +29,7 @@ KNOWN_ICONS = (
 )  # fmt: skip
 """Icons that this model learns; the others have more detail than its latents can hold."""
 
-POOL = 4096
+POOL = 2048
 PASSES = 3
 """How often each image of a pool is used, with other noise: rendering it takes as long as a sixth of a step on it."""
 
@@ -54,7 +54,7 @@ def sample_lesson_scene(rng: Random, lesson: Lesson) -> Scene:
         scene = sample_scene(rng, lesson.everything)
         if any(group.kind in ICONS and group.kind not in KNOWN_ICONS for group in scene.groups) or held_out(scene):
             continue
-        if lesson.several or len(scene.groups) == scene.groups[0].count == 1:
+        if lesson.several or is_single(scene):
             return scene
 
 

@@ -19,7 +19,8 @@ from .cells import coarse_images
 from .data import Lesson, Supply
 from .model import Drawer, save_parts
 from .muon import optimizers_for
-from .sampling import ALPHAS, SIGMAS, draw
+from .noise_levels import SIGMAS
+from .sampling import draw
 from .tokens import CompactTokens
 
 log = logging.getLogger(__name__)
@@ -30,26 +31,49 @@ AVERAGE = 0.998
 HOLD = 0.35
 """Share of the budget after which the learning rate falls."""
 
-GREATEST_WEIGHT = 25.0
+GREATEST_WEIGHT = 60.0
 """The loss is that of the velocity, 1 + sigma^2 times that of the noise, up to this factor."""
 
+PURE, PURE_FROM = 4, 980
+"""Samples of a batch that are noise alone, and the least of their timesteps. A sampler starts so; the noised images of
+these timesteps still show their background, and from them a prompt's meaning is learned slowly.
+"""
+
 CLIP_SKIP_SHARE = 0.1
-SEVERAL_FROM, EVERYTHING_FROM = 0.15, 0.35
-PLAIN_UNTIL, VARIED_FROM = 0.1, 0.4
-SCORED = 48
-SCORE_SECONDS, SAVE_SECONDS = 420.0, 150.0
+SEVERAL_FROM, EVERYTHING_FROM = 0.25, 0.7
+PLAIN_UNTIL, VARIED_FROM = 0.2, 0.5
+FEW_PLACES = 0.35
+SCORED = 24
+SCORE_SECONDS, SAVE_SECONDS = 540.0, 150.0
 
 
 def lesson_at(fraction: float, kinds: str) -> Lesson:
-    """What is rendered after a share of the budget: more variety, more objects and more kinds by and by."""
+    """What is rendered after a share of the budget: single shapes in few places or, with all kinds, more by and by."""
     variety = min(1.0, max(0.0, (fraction - PLAIN_UNTIL) / (VARIED_FROM - PLAIN_UNTIL)))
-    return Lesson(variety, kinds == "all" and fraction >= EVERYTHING_FROM, fraction >= SEVERAL_FROM)
+    if kinds == "first":
+        return Lesson(FEW_PLACES * variety, everything=False, several=False)
+    return Lesson(variety, fraction >= EVERYTHING_FROM, fraction >= SEVERAL_FROM)
 
 
 def sample_timesteps(count: int) -> torch.Tensor:
-    """One timestep in each of `count` equal ranges of 0 to 999, in random order, a little more of the high ones."""
+    """One timestep in each of `count` equal ranges, in random order, more of the high ones."""
     spread = (torch.randperm(count) + torch.rand(count)) / count
-    return (999.99 * spread**0.85).long()
+    return (999.99 * spread**0.8).long()
+
+
+def noised_batch(clean: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Noised latents of variance 1, their timesteps, the noise to predict and the weight of each sample's error.
+
+    The first `PURE` samples are noise alone; their prediction, subtracted, still has to leave the clean latents.
+    """
+    timesteps = torch.cat([torch.randint(PURE_FROM, 1000, (PURE,)), sample_timesteps(len(clean) - PURE)])
+    sigma = torch.from_numpy(SIGMAS).float()[timesteps]
+    shown = (torch.arange(len(clean)) >= PURE).float()
+    weight = torch.where(shown > 0, (1 + sigma**2).clamp(max=GREATEST_WEIGHT), 1 + sigma**2)
+    sigma, shown = sigma[:, None, None, None], shown[:, None, None, None]
+    noise = torch.randn_like(clean)
+    noised = (shown * clean + sigma * noise) / (1 + sigma**2).sqrt()
+    return noised.contiguous(memory_format=torch.channels_last), timesteps, noise - (1 - shown) * clean / sigma, weight
 
 
 def verdicts(scenes: list[Scene], images: np.ndarray) -> dict[str, tuple[int, int]]:
@@ -86,10 +110,10 @@ class Averaged:
 
 
 def score(model: Drawer, sheet: Path) -> dict[str, float]:
-    """Shares of held-out prompts whose properties are right after 15 steps of Euler; saves the coarse images."""
+    """Shares of held-out prompts whose properties are right after 12 steps of Euler; saves the coarse images."""
     rng = Random(7)
     scenes = evaluation_scenes(SCORED, 1, everything=False)
-    latents = draw(model, [prompt(scene, rng) for scene in scenes], 0, steps=15)
+    latents = draw(model, [prompt(scene, rng) for scene in scenes], 0, steps=12)
     images = coarse_images(latents.numpy())
     sheet_of(images).save(sheet)
     return {name: right / asked for name, (right, asked) in verdicts(scenes, images).items()}
@@ -102,7 +126,7 @@ def train_diffusion(
     torch.manual_seed(seed)
     model = Drawer(tokens)
     average = Average(model, AVERAGE)
-    optimizers = optimizers_for(dict(model.named_parameters()), MATRIX_RATE, OTHER_RATE)
+    optimizers = optimizers_for({n: p for n, p in model.named_parameters() if p.requires_grad}, MATRIX_RATE, OTHER_RATE)
     peaks = [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
     step, spent = 0, 0.0
     if state := load_checkpoint(work / "diffusion.pt"):
@@ -112,7 +136,6 @@ def train_diffusion(
             optimizer.load_state_dict(saved)
         step, spent = state["step"], state["spent"]
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-    alphas, sigmas = (torch.from_numpy(values).float() for values in (ALPHAS, SIGMAS))
     rng = Random(seed + step)
     torch.manual_seed(seed + step)
     budget, supply, smooth = Budget(budget_seconds, spent), Supply(seed, BATCH), None
@@ -127,13 +150,10 @@ def train_diffusion(
         for group, peak in zip(groups, peaks, strict=True):
             group["lr"] = peak * learning_rate(budget.fraction, hold=HOLD)
         clean, texts = supply.batch(step, lesson_at(budget.fraction, kinds))
-        timesteps = sample_timesteps(len(clean))
-        noise = torch.randn_like(clean)
-        alpha = alphas[timesteps][:, None, None, None]
-        noised = (alpha.sqrt() * clean + (1 - alpha).sqrt() * noise).contiguous(memory_format=torch.channels_last)
+        noised, timesteps, noise, weight = noised_batch(clean)
         context = model.context(texts, clip_skip=2 if rng.random() < CLIP_SKIP_SHARE else 1)
-        errors = (model.noise(noised, timesteps, context) - noise).square().mean(dim=(1, 2, 3))
-        loss = (errors * (1 + sigmas[timesteps] ** 2).clamp(max=GREATEST_WEIGHT)).mean()
+        errors = weight * (model.noise(noised, timesteps, context) - noise).square().mean(dim=(1, 2, 3))
+        loss = errors.mean()
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -142,9 +162,10 @@ def train_diffusion(
             optimizer.step()
         step += 1
         average.update(model, step)
-        smooth = loss.item() if smooth is None else 0.98 * smooth + 0.02 * loss.item()
+        now = torch.stack([errors[PURE:].mean(), errors[:PURE].mean()]).detach()
+        smooth = now if smooth is None else torch.lerp(smooth, now, 0.02)
         if step % 50 == 0:
-            log.info("step %d %.0f s loss %.4f", step, budget.spent, smooth)
+            log.info("step %d %.0f s loss %.4f, of noise alone %.4f", step, budget.spent, *smooth.tolist())
         if budget.spent - saved_at > SAVE_SECONDS:
             save()
             saved_at = budget.spent
@@ -157,4 +178,11 @@ def train_diffusion(
     save()
     with Averaged(model, average):
         save_parts(model, work)
-    return {"loss": smooth or 0.0, "steps": step, "samples": step * BATCH, "seconds": budget.spent}
+    losses = smooth.tolist() if smooth is not None else (0.0, 0.0)
+    return {
+        "loss": losses[0],
+        "loss_of_noise_alone": losses[1],
+        "steps": step,
+        "samples": step * BATCH,
+        "seconds": budget.spent,
+    }

@@ -1,4 +1,4 @@
-"""Model folder that is shipped, in the layout of diffusers and in float16."""
+"""Model folder, in the layout of diffusers and in float16."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ recognises the content from the pixels.
 from __future__ import annotations
 
 import argparse
+import json
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
@@ -22,9 +23,10 @@ from transformers import CLIPTextModel
 
 from tools.train_embedded.judging import evaluation_scenes, icon_scenes, judge, ranked_icons
 from tools.train_embedded.reading import objects
-from tools.train_embedded.scenes import COLOURS, FIRST_KINDS, Group, Scene, prompt, with_article
+from tools.train_embedded.scenes import COLOURS, FIRST_KINDS, Group, Scene, held_out, prompt, with_article
 
 from .autoencoder import decoded_images
+from .captions import is_single
 from .data import KNOWN_ICONS
 from .geometry import NATIVE_PX
 from .sampling import draw
@@ -88,11 +90,12 @@ def say(what: str, right: int, asked: int) -> None:
 
 
 def simple_scenes(count: int, seed: int) -> list[Scene]:
-    """One of the six first shapes in a colour on a background, held out where possible."""
+    """One of the six first shapes in a colour on a background, a combination that was never trained on."""
     rng, scenes = Random(seed), []
     while len(scenes) < count:
         colour, background = rng.sample(list(COLOURS), 2)
-        scenes.append(Scene((Group(rng.choice(FIRST_KINDS), colour),), background))
+        scene = Scene((Group(rng.choice(FIRST_KINDS), colour),), background)
+        scenes += [scene] if held_out(scene) else []
     return scenes
 
 
@@ -132,7 +135,7 @@ def icons(model: ShippedModel, seed: int, each: int) -> tuple[list[str], np.ndar
 
 def negative_prompts(model: ShippedModel, seed: int) -> tuple[list[str], np.ndarray]:
     """Print how often a colour in the negative prompt changes an object that the prompt wants in that colour."""
-    cases = [(kind, colour) for kind in FIRST_KINDS for colour in ("red", "orange", "yellow", "green", "blue", "pink")]
+    cases = [(kind, colour) for kind in FIRST_KINDS for colour in ("red", "orange", "green", "blue")]
     texts = [with_article(f"{colour} {kind}") for kind, colour in cases]
 
     def coloured(images: np.ndarray) -> int:
@@ -144,7 +147,7 @@ def negative_prompts(model: ShippedModel, seed: int) -> tuple[list[str], np.ndar
     )
     say("without negative prompt: the object has its colour", coloured(plain), len(cases))
     say("colour in the negative prompt: it has another", len(cases) - coloured(changed), len(cases))
-    shown = [i for i, (kind, _) in enumerate(cases) if kind in ("circle", "star")][::3]
+    shown = [i for i, (kind, _) in enumerate(cases) if kind in ("circle", "star")][::2]
     captions = [text for i in shown for text in (texts[i], f"{texts[i]}, not: {cases[i][1]}")]
     return captions, np.stack([image for i in shown for image in (plain[i], changed[i])])
 
@@ -159,7 +162,7 @@ def contact_sheet(texts: list[str], images: np.ndarray, path: Path) -> None:
         sheet.paste(Image.fromarray(image), (x, y))
         caption = "\n".join(textwrap.wrap(text, 25)[:2])
         pen.multiline_text((x, y + NATIVE_PX + 1), caption, fill=(60, 60, 60), font=font, spacing=1)
-    sheet.quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
+    sheet.quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 def main() -> None:
@@ -182,23 +185,27 @@ def main() -> None:
         right = sum(all(judge(s, Image.fromarray(i)).values()) for s, i in zip(plain, shown, strict=True))
         say(f"simple, {sampler} {steps} steps, CFG {cfg:g}, clip skip {clip_skip}: everything", right, len(plain))
     rng = Random(seed)
-    scenes = evaluation_scenes(arguments.count, seed, everything=False)
+    scenes = [scene for scene in evaluation_scenes(4 * arguments.count, seed, everything=False) if is_single(scene)]
+    scenes = scenes[: arguments.count]
     texts = [prompt(scene, rng) for scene in scenes]
-    composed = model.images(texts, seed)
-    judged("composed", scenes, composed)
-    shapes = evaluation_scenes(arguments.count, seed)
-    judged("composed of eleven shapes", shapes, model.images([prompt(scene, rng) for scene in shapes], seed))
-    icon_texts, icon_images = icons(model, seed, each=4)
+    worded = model.images(texts, seed)
+    judged("freely worded", scenes, worded)
     negative_texts, negative_images = negative_prompts(model, seed)
     again = model.images(simple_texts[:BATCH], seed + 1000).astype(float)
     distances = np.sqrt(((again - simple[:BATCH]) ** 2).mean(axis=(1, 2, 3)))
     say(f"two seeds at least {APART:g} grey levels apart", int((distances >= APART).sum()), len(distances))
+    parts = [(simple_texts[:16], simple[:16]), (texts[:16], worded[:16]), (negative_texts, negative_images)]
+    if json.loads((arguments.folder / "training.json").read_text(encoding="utf-8"))["kinds"] == "all":
+        for title, everything in (("several of six shapes", False), ("all shapes", True)):
+            scenes = evaluation_scenes(arguments.count, seed, everything)
+            texts = [prompt(scene, rng) for scene in scenes]
+            drawn = model.images(texts, seed)
+            judged(title, scenes, drawn)
+            parts.append((texts[:16], drawn[:16]))
+        parts.append(icons(model, seed, each=4))
     if arguments.sheet:
-        parts = [(simple_texts[:16], simple[:16]), (texts[:16], composed[:16]), (icon_texts[::3], icon_images[::3]),
-                 (negative_texts, negative_images)]  # fmt: skip
-        contact_sheet(
-            [text for part in parts for text in part[0]], np.concatenate([p[1] for p in parts]), arguments.sheet
-        )
+        texts = [text for part in parts for text in part[0]]
+        contact_sheet(texts, np.concatenate([part[1] for part in parts]), arguments.sheet)
 
 
 if __name__ == "__main__":

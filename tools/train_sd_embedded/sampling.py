@@ -1,4 +1,4 @@
-"""Noise levels of Stable Diffusion 1, and the samplers with which the training looks at its progress."""
+"""The samplers with which the training looks at its progress."""
 
 from __future__ import annotations
 
@@ -10,10 +10,7 @@ import numpy as np
 import torch
 
 from .geometry import GRID, LATENT_CHANNELS
-
-_BETAS = np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
-ALPHAS = np.cumprod(1.0 - _BETAS)
-SIGMAS = ((1.0 - ALPHAS) / ALPHAS) ** 0.5
+from .noise_levels import SIGMAS
 
 Denoise = Callable[[torch.Tensor, float], torch.Tensor]
 
