@@ -202,6 +202,7 @@ def test_launch_progress_can_be_polled_and_the_launch_cancelled(tmp_path: Path) 
             time.sleep(0.05)
         assert client.get_launch_model_progress(MODEL)["progress"] == 1.0
         loaded.unlink()
+        client.terminate_model(MODEL)  # both names have the same weights, which are loaded once
         assert client.launch_model(SLASHED, model_type="image", wait_ready=False) == SLASHED
         client.close()
         assert plain.post("/v1/models/org%2Fm:4bit/cancel").json() == {"msg": "DONE"}
