@@ -253,7 +253,9 @@ async function showAbilities(title) {
   const draws = models.find((one) => one.title === title)?.capabilities.draws ?? [];
   if (!draws.length || explained.has(title)) return;
   explained.add(title);
-  const other = (await get("/system")).default_model.any_prompt;
+  const system = await get("/system").catch(() => null);
+  if (!system) { explained.delete(title); return; }
+  const other = system.default_model.any_prompt;
   const use = () => { $("model").value = other; $("model").dispatchEvent(new Event("change")); };
   toast(`${title} draws ${draws.join(", ")}.${other ? ` ${other} draws any prompt and fits this machine.` : ""}`,
     { seconds: 30, action: other ? [`Use ${other}`, use] : null });
