@@ -220,11 +220,13 @@ async function send(event, memory = null) {
   $("draw").classList.add("busy");
   try {
     for (const prompt of texts) {
-      const job = await post("/generate", { ...(await body(prompt)), ...(memory ? { memory } : {}) });
+      const fields = await body(prompt);
+      const job = await post("/generate", { ...fields, ...(memory ? { memory } : {}) });
       for (const a of job.adjustments) toast(adjusted(a));
-      mine.set(job.job_id, 0);
+      mine.set(job.job_id, { shown: 0, model: fields.model });
       const current = allJobs().find((one) => one.job_id === job.job_id);
       if (current) showAdjustments(current);
+      else void showLater(job);
     }
   } catch (error) {
     refuse(error.name === "TypeError" ? "The gateway does not answer." : error.message, error.short);
@@ -234,16 +236,23 @@ async function send(event, memory = null) {
   }
 }
 
-const mine = new Map(); // jobs of this tab, with the number of their later adjustments that were shown
+const mine = new Map(); // jobs of this tab: their model, which an event may precede, and how many later adjustments were shown
 
 function showAdjustments(job, ended = false) {
-  if (!mine.has(job.job_id)) return;
-  for (const a of (job.newAdjustments ?? []).slice(mine.get(job.job_id))) {
+  const own = mine.get(job.job_id);
+  if (!own) return;
+  for (const a of (job.newAdjustments ?? []).slice(own.shown)) {
     toast(adjusted(a), { seconds: 12 });
-    if (a.param === "prompt" && a.used === null) showAbilities(job.model);
+    if (a.param === "prompt" && a.used === null) showAbilities(own.model);
   }
-  mine.set(job.job_id, job.newAdjustments?.length ?? 0);
+  own.shown = job.newAdjustments?.length ?? 0;
   if (ended) mine.delete(job.job_id);
+}
+
+/** Show the later adjustments of a job that the page does not know: it may have ended before its submission was answered. */
+async function showLater(job) {
+  const now = await get(`/jobs/${job.job_id}?images=false`).catch(() => null);
+  if (now) showAdjustments({ ...now, newAdjustments: now.adjustments.slice(job.adjustments.length) }, now.completed_at !== null);
 }
 
 const explained = new Set(); // models whose abilities were shown
