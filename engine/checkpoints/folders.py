@@ -15,6 +15,8 @@ from engine.catalog.spec import Family
 from engine.checkpoints.kinds import HEADER_MOST_BYTES, Checkpoint, NotACheckpoint, Part, checked_inputs, part_of
 from engine.safetensors import UnsafeFile, inspect, opened
 
+LEAST_LATENTS, MOST_LATENTS = 8, 256
+"""Latents of one side of the images of a UNet."""
 INDEX = "model_index.json"
 CONFIG_MOST_BYTES = 2**20
 SHARDS_MOST = 64
@@ -75,7 +77,14 @@ def recognise_folder(folder: Path) -> Checkpoint:
         unet=_part(folder / "unet"),
         text_encoders=texts,
         vae=_part(folder / "vae") if _is_named(index, "vae") else None,
+        native_px=_native_px(unet.get("sample_size")),
     )
+
+
+def _native_px(latents: object) -> int | None:
+    """Pixels of one side of the images that a UNet was trained on, from the latents of one side."""
+    is_size = isinstance(latents, int) and not isinstance(latents, bool) and LEAST_LATENTS <= latents <= MOST_LATENTS
+    return 8 * latents if is_size and isinstance(latents, int) else None
 
 
 def _check_noise(scheduler: Mapping[str, Any], unet: Mapping[str, Any]) -> None:

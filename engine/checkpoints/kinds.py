@@ -92,6 +92,8 @@ class Checkpoint:
     text_encoders: Part
     vae: Part | None
     """None: it has none, so that it needs a VAE file."""
+    native_px: int | None = None
+    """Side of the images that it was trained on, where its configuration says so."""
 
 
 def recognise_file(file: Path) -> Checkpoint:

@@ -79,6 +79,8 @@ def _geometry(kind: Checkpoint) -> str:
 
 
 def _native_px(kind: Checkpoint) -> int:
+    if kind.native_px is not None:
+        return kind.native_px
     if kind.family in ("sdxl", "sdxl_refiner"):
         return 1024
     return 768 if kind.family == "sd2" and kind.prediction == "v_prediction" else 512
