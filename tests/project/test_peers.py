@@ -162,8 +162,8 @@ def test_clients_draw_at_once_and_nothing_is_left_behind(server: Server) -> None
 def test_order_is_given_up_while_health_is_measured(server: Server, end: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measures, "DRAWING_S", 0.3)
     times_ms = measures.health_ms(server, getattr(server, end), Order(SEEN[0], (SEED,), 64, steps=50))
-    assert len(times_ms) >= 2
-    assert all(time_ms > 0 for time_ms in times_ms)
+    assert times_ms
+    assert min(times_ms) > 0
     assert len(server.draw(Order(SEEN[0], (SEED,), 64, steps=1))) == 1
 
 
