@@ -160,7 +160,7 @@ def test_clients_draw_at_once_and_nothing_is_left_behind(server: Server) -> None
 
 @pytest.mark.parametrize("end", ["hang_up", "cancel"])
 def test_order_is_given_up_while_health_is_measured(server: Server, end: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measures, "DRAWING_S", 0.3)
+    monkeypatch.setattr(measures, "DRAWING_S", 1.0)
     times_ms = measures.health_ms(server, getattr(server, end), Order(SEEN[0], (SEED,), 64, steps=50))
     assert times_ms
     assert min(times_ms) > 0
