@@ -24,38 +24,6 @@ NEGATIVE = "Negative prompt:"
 FEWEST_PAIRS = 3
 """With fewer pairs, the last line is part of the prompt."""
 
-SAMPLERS: Mapping[str, str] = {
-    "euler": "Euler",
-    "euler_ancestral": "Euler a",
-    "euler_a": "Euler a",
-    "lms": "LMS",
-    "heun": "Heun",
-    "dpm_2": "DPM2",
-    "dpm_2_ancestral": "DPM2 a",
-    "dpm_fast": "DPM fast",
-    "dpm_adaptive": "DPM adaptive",
-    "dpmpp_2s_ancestral": "DPM++ 2S a",
-    "dpmpp_sde": "DPM++ SDE",
-    "dpmpp_2m": "DPM++ 2M",
-    "dpmpp_2m_sde": "DPM++ 2M SDE",
-    "dpmpp_3m_sde": "DPM++ 3M SDE",
-    "ddim": "DDIM",
-    "plms": "PLMS",
-    "uni_pc": "UniPC",
-    "lcm": "LCM",
-}
-"""A1111's names of samplers that other programs name after k-diffusion's functions."""
-SCHEDULERS: Mapping[str, str] = {
-    "normal": "Normal",
-    "karras": "Karras",
-    "exponential": "Exponential",
-    "polyexponential": "Polyexponential",
-    "sgm_uniform": "SGM Uniform",
-    "ddim_uniform": "DDIM",
-    "simple": "Simple",
-    "beta": "Beta",
-}
-
 _KEY = re.compile(r"\w[\w \-/]++")
 _SIZE = re.compile(r"(\d{1,9})x(\d{1,9})")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*+"')
@@ -120,9 +88,3 @@ def _unquoted(text: str) -> str:
         return whole(str(json.loads(text)))
     except ValueError:
         return text
-
-
-def name_in_a1111(name: str, names: Mapping[str, str]) -> str:
-    """A1111's name of a sampler or scheduler; the name itself if A1111 has none."""
-    plain = name.lower()
-    return names.get(plain, names.get(plain.removeprefix("k_"), name))

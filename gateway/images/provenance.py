@@ -20,6 +20,7 @@ from gateway.images.foreign import fields_in
 from gateway.images.png_chunks import with_text
 from gateway.jobs.drawing import TEXT_CHARS, ControlDrawn, Drawing, EnlargedDrawn, LoraDrawn, to_text
 from gateway.jobs.job import Plans
+from gateway.jobs.samplers import K_DIFFUSION_SAMPLERS, OTHER_SCHEDULES, name_in_a1111
 from gateway.jobs.sampling_files import FileHashes
 from gateway.jobs.sampling_request import request_of
 
@@ -120,8 +121,8 @@ def to_infotext(drawing: Drawing, further: Mapping[str, object] | None = None) -
     has_size = drawing.width is not None and drawing.height is not None
     pairs: dict[str, object] = {
         "Steps": drawing.steps,
-        "Sampler": sampler and infotext.name_in_a1111(sampler, infotext.SAMPLERS),
-        "Schedule type": scheduler and infotext.name_in_a1111(scheduler, infotext.SCHEDULERS),
+        "Sampler": sampler and name_in_a1111(sampler, K_DIFFUSION_SAMPLERS),
+        "Schedule type": scheduler and name_in_a1111(scheduler, OTHER_SCHEDULES),
         "CFG scale": _plain(drawing.guidance),
         "Seed": drawing.seed,
         "Size": f"{drawing.width}x{drawing.height}" if has_size else None,

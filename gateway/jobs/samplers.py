@@ -195,6 +195,12 @@ _SCHEDULE_NAMES: dict[str, ScheduleName] = {
 }
 
 
+def name_in_a1111(name: str, names: Mapping[str, str]) -> str:
+    """A1111's name of a sampler or schedule of another program; the name itself if A1111 has none."""
+    plain = name.lower()
+    return names.get(plain, names.get(plain.removeprefix("k_"), name))
+
+
 @dataclass(frozen=True, slots=True)
 class Matched:
     """A sampler and a schedule by names; None: there is no such one, or, of a schedule, none is named."""
