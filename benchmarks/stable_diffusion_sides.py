@@ -12,6 +12,7 @@ import json
 import re
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -63,7 +64,7 @@ def noise_levels(steps: int) -> list[float]:
     return [*(FIRST_SIGMA * ratio**number for number in range(steps)), 0.0]
 
 
-class _Mlx:
+class _Mlx(ABC):
     """What both programs of MLX have in common."""
 
     unet: Any
@@ -124,14 +125,17 @@ class _Mlx:
         networks = (self.unet, self.encoder, self.vae)
         return sum(array.size for network in networks for _, array in tree_flatten(network.parameters()))
 
+    @abstractmethod
     def encode(self) -> Any:
-        raise NotImplementedError
+        """Encoded prompt and negative prompt."""
 
+    @abstractmethod
     def predict(self, latents: Any, timestep: float, encoded: Any) -> Any:
-        raise NotImplementedError
+        """Output of the UNet for both."""
 
+    @abstractmethod
     def pixels(self, latents: Any) -> Any:
-        raise NotImplementedError
+        """Image of latents."""
 
 
 class Ours(_Mlx):

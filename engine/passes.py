@@ -11,7 +11,7 @@ from engine.catalog import ModelSpec
 from engine.drawing.base import Backend, Decode, FinishedImage, Watcher
 from engine.drawing.canvas import to_finished_image
 from engine.pass_watcher import PassWatcher
-from engine.protocol import Generate, Sampling, SecondPass, prompt_steps, steps_to_run
+from engine.protocol import Generate, Sampling, SecondPass, steps_to_run
 
 FIRST = "first pass"
 """Name of the first pass's image among the inputs of the second; no blob has this name."""
@@ -69,15 +69,10 @@ def second_sampling(plan: Generate, sampling: Sampling, second: SecondPass, *, u
 
     Source: A1111 1.10.1 sample_hr_pass: exactly the steps that were asked for. A refiner goes on with this pass only.
     """
-    changed = {
-        "sampler": second.sampler or sampling.sampler,
-        "schedule": second.schedule or sampling.schedule,
-        "first_pass_steps": prompt_steps(plan.steps, sampling.sampler),
-    }
     return {
         "negative_prompt": plan.negative_prompt if second.negative_prompt is None else second.negative_prompt,
         "guidance": plan.guidance if second.guidance is None else second.guidance,
-        "sampling": None if untouched else sampling.model_copy(update=changed),
+        "sampling": None if untouched else second.sampling_after(sampling, plan.steps),
     }
 
 

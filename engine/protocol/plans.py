@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 
 from engine.protocol.frozen import Frozen
-from engine.protocol.sampling import SamplerName, Sampling, ScheduleName
+from engine.protocol.sampling import SamplerName, Sampling, ScheduleName, prompt_steps
 
 UNCACHED = ConfigDict(cache_strings="keys", defer_build=True)
 """Configuration of TypeAdapters: pydantic would cache thousands of ids and hashes that never come again."""
@@ -87,6 +87,15 @@ class SecondPass(Frozen):
     def enlarges_latents(self) -> bool:
         """Whether the latents of the first pass are enlarged instead of its pixels."""
         return self.enlarge.startswith("latent")
+
+    def sampling_after(self, first: Sampling, steps: int) -> Sampling:
+        """Sampling of this pass, after a first one of so many steps."""
+        changed = {
+            "sampler": self.sampler or first.sampler,
+            "schedule": self.schedule or first.schedule,
+            "first_pass_steps": prompt_steps(steps, first.sampler),
+        }
+        return first.model_copy(update=changed)
 
 
 class Tiles(Frozen):

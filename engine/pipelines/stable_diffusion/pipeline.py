@@ -28,7 +28,7 @@ from engine.pipelines.stable_diffusion.noise_supply import NoiseSupply, image_no
 from engine.pipelines.stable_diffusion.progress import SamplingProgress, Skipped
 from engine.pipelines.stable_diffusion.prompts import SizedPrompts
 from engine.prompts import plan as prompt_plan
-from engine.protocol import Sampling, SecondPass, prompt_steps
+from engine.protocol import Sampling, SecondPass
 from engine.samplers.samplers import SamplingRun, plan_sampling
 
 ENLARGEMENTS: dict[str, tuple[Interpolation, bool]] = {
@@ -201,11 +201,6 @@ def _passes(task: ImageTask, sampling: Sampling, second: SecondPass | None) -> l
     )
     if second is None or second.denoise <= 0:
         return [first]
-    changed = {
-        "sampler": second.sampler or sampling.sampler,
-        "schedule": second.schedule or sampling.schedule,
-        "first_pass_steps": prompt_steps(plan.steps, sampling.sampler),
-    }
     return [
         first,
         Pass(
@@ -215,7 +210,7 @@ def _passes(task: ImageTask, sampling: Sampling, second: SecondPass | None) -> l
             second.height_px // CELL_PX,
             second.steps,
             plan.guidance if second.guidance is None else second.guidance,
-            sampling.model_copy(update=changed),
+            second.sampling_after(sampling, plan.steps),
             second.denoise,
             covering_px(task.frame.drawn, second),
         ),
