@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from engine.safetensors import UnsafeFile
 from gateway.disk import read_file
 from gateway.errors import clip
 from gateway.models.lora_repositories import is_name
+from gateway.models.named_files import NamedFiles
 from gateway.models.scan import Found, walk
 
 log = logging.getLogger("gateway.models")
@@ -42,18 +42,8 @@ class EmbeddingFile:
         return self.found.path
 
 
-class EmbeddingLibrary:
+class EmbeddingLibrary(NamedFiles[EmbeddingFile]):
     """Textual inversions in `folders`; of equal names the first."""
-
-    def __init__(self, folders: Iterable[Path] = ()) -> None:
-        self._folders = tuple(dict.fromkeys(folder.absolute() for folder in folders))
-        self._lock = threading.Lock()
-        self._read: dict[str, EmbeddingFile] = {}
-        self._by_name: Mapping[str, EmbeddingFile] = {}
-
-    @property
-    def folders(self) -> tuple[Path, ...]:
-        return self._folders
 
     def refresh(self) -> None:
         """Find what is in the folders now; headers of new files are read. Blocks."""
@@ -64,24 +54,9 @@ class EmbeddingLibrary:
                 by_name.setdefault(one.name, one)
             self._read, self._by_name = read, by_name
 
-    def all(self) -> tuple[EmbeddingFile, ...]:
-        """Those that can be used, by name."""
-        return tuple(one for _, one in sorted(self._by_name.items()) if one.trouble is None)
-
-    def troubles(self) -> tuple[EmbeddingFile, ...]:
-        """Files in the folders that cannot be used, each with its reason."""
-        return tuple(one for _, one in sorted(self._by_name.items()) if one.trouble is not None)
-
     def fitting(self, widths: tuple[int, ...]) -> tuple[EmbeddingFile, ...]:
         """Those for a model whose text encoders have these widths, by name."""
         return tuple(one for one in self.all() if one.header is not None and one.header.fits(widths))
-
-    def file(self, name: str) -> Path:
-        """The path of the file of exactly this name. Raises: KeyError."""
-        one = self._by_name[name]
-        if one.trouble is not None or not one.path.is_file():
-            raise KeyError(name)
-        return one.path
 
     def _found(self) -> Iterator[Found]:
         for folder in self._folders:

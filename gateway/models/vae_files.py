@@ -6,8 +6,7 @@ Source: A1111 1.10.1 modules/sd_vae.py.
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from gateway.errors import clip
 from gateway.models.checkpoint_hashes import CheckpointHashes
 from gateway.models.checkpoints import VAE_SUFFIX
 from gateway.models.lora_repositories import is_name
+from gateway.models.named_files import NamedFiles
 from gateway.models.scan import Found, walk
 
 log = logging.getLogger("gateway.models")
@@ -40,7 +40,7 @@ class VaeFile:
         return self.found.path
 
 
-class VaeLibrary:
+class VaeLibrary(NamedFiles[VaeFile]):
     """VAE files in `folders`, and those named `*.vae.safetensors` in `checkpoint_folders`; of equal names the first.
 
     `notes`: folder in which hashes are kept over restarts. `hashes_all`: whether they are computed, in the background.
@@ -54,17 +54,10 @@ class VaeLibrary:
         notes: Path | None = None,
         hashes_all: bool = False,
     ) -> None:
-        self._folders = tuple(dict.fromkeys(folder.absolute() for folder in folders))
+        super().__init__(folders)
         self._checkpoint_folders = tuple(dict.fromkeys(folder.absolute() for folder in checkpoint_folders))
         self.hashes = CheckpointHashes(None if notes is None else notes / HASHES)
         self._hashes_all = hashes_all
-        self._lock = threading.Lock()
-        self._read: dict[str, VaeFile] = {}
-        self._by_name: Mapping[str, VaeFile] = {}
-
-    @property
-    def folders(self) -> tuple[Path, ...]:
-        return self._folders
 
     def refresh(self) -> None:
         """Find what is in the folders now; headers of new files are read. Blocks."""
@@ -77,26 +70,11 @@ class VaeLibrary:
             if self._hashes_all:
                 self.hashes.want(one.found for one in by_name.values() if one.trouble is None)
 
-    def all(self) -> tuple[VaeFile, ...]:
-        """Those that can be used, by name."""
-        return tuple(one for _, one in sorted(self._by_name.items()) if one.trouble is None)
-
-    def troubles(self) -> tuple[VaeFile, ...]:
-        """Files in the folders that cannot be used, each with its reason."""
-        return tuple(one for _, one in sorted(self._by_name.items()) if one.trouble is not None)
-
     def find(self, name: str) -> VaeFile | None:
         """The file of exactly this name, with suffix or without. Its `trouble` says whether it can be used."""
         if (exact := self._by_name.get(name)) is not None:
             return exact
         return next((one for one in self._by_name.values() if one.found.stem == name), None)
-
-    def file(self, name: str) -> Path:
-        """The path of the file of exactly this name. Raises: KeyError."""
-        one = self._by_name[name]
-        if one.trouble is not None or not one.path.is_file():
-            raise KeyError(name)
-        return one.path
 
     def beside(self, checkpoint: Path) -> VaeFile | None:
         """The file that A1111 takes by itself for a checkpoint: the first whose name begins with the checkpoint's."""
